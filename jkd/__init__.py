@@ -1,0 +1,1 @@
+"""jkd: functional knowledge distillation in JAX."""

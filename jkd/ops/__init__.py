@@ -1,0 +1,3 @@
+"""Pure maths that is no loss."""
+
+__all__: list[str] = []
