@@ -1,0 +1,18 @@
+"""Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
+
+from jkd.data import augment
+from jkd.data.examples import ArrayExamples, Batch, Examples
+from jkd.data.registry import Splits, load, names
+from jkd.data.sources import EvalBatches, TrainBatches
+
+__all__ = [
+    "ArrayExamples",
+    "Batch",
+    "EvalBatches",
+    "Examples",
+    "Splits",
+    "TrainBatches",
+    "augment",
+    "load",
+    "names",
+]

@@ -1,0 +1,86 @@
+"""Finite sets of examples, addressed by index and read as NumPy arrays."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+Batch = dict[str, Any]
+"""Arrays by name, one row for each example: `inputs` [B, ...], `label` int32 [B], `id` int32 [B], `mask` bool [B]."""
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A finite set of examples; what batches are drawn from."""
+
+    def __len__(self) -> int:
+        """Returns the number of examples N."""
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """Returns the examples at `indices` [B], each in [0, N), as `inputs` [B, ...], `label` [B] and `id` [B]."""
+
+    def digest(self) -> str:
+        """Returns a hexadecimal hash of what the examples are: equal digests mean equal data."""
+
+
+class ArrayExamples:
+    """Examples held in memory as arrays of one length N.
+
+    Args:
+      arrays: arrays by name, each [N, ...]; `label` is kept as int32. `id`, int32 [N], is added where absent: it is
+        the example's index, and stays with the example when a subset is selected.
+
+    Raises:
+      ValueError: if `inputs` or `label` is absent, or the lengths differ.
+
+    Example:
+      >>> examples = ArrayExamples({"inputs": np.zeros((3, 2), np.float32), "label": np.array([0, 1, 1])})
+      >>> examples.take(np.array([2, 0]))["id"]
+      array([2, 0], dtype=int32)
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        """Checks the lengths and adds `id`."""
+        for name in ("inputs", "label"):
+            if name not in arrays:
+                raise ValueError(f"arrays has {sorted(arrays)} but no {name!r}; give arrays with inputs and label.")
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"arrays have different lengths {lengths}; give one row of every array for each example.")
+        self._arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        self._arrays["label"] = self._arrays["label"].astype(np.int32)
+        self._arrays.setdefault("id", np.arange(lengths["label"], dtype=np.int32))
+        self._digest: str | None = None
+
+    def __len__(self) -> int:
+        """Returns the number of examples N."""
+        return len(self._arrays["label"])
+
+    def __repr__(self) -> str:
+        """Names the arrays and their shapes."""
+        shapes = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in self._arrays.items())
+        return f"ArrayExamples({shapes})"
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays themselves, [N, ...] each, by name."""
+        return dict(self._arrays)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """Returns copies of the rows at `indices` [B] of every array."""
+        return {name: array[indices] for name, array in self._arrays.items()}
+
+    def select(self, indices: np.ndarray) -> "ArrayExamples":
+        """Returns the examples at `indices` as a set of their own; each keeps its `id`."""
+        return ArrayExamples(self.take(indices))
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of names, dtypes, shapes and contents."""
+        if self._digest is None:
+            content = hashlib.sha256()
+            for name, array in sorted(self._arrays.items()):
+                content.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+                content.update(np.ascontiguousarray(array).data)
+            self._digest = content.hexdigest()
+        return self._digest
