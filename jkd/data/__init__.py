@@ -2,6 +2,7 @@
 
 from jkd.data import augment
 from jkd.data.examples import ArrayExamples, Batch, Examples
+from jkd.data.records import RecordExamples
 from jkd.data.registry import Splits, load, names
 from jkd.data.sources import EvalBatches, TrainBatches
 
@@ -10,6 +11,7 @@ __all__ = [
     "Batch",
     "EvalBatches",
     "Examples",
+    "RecordExamples",
     "Splits",
     "TrainBatches",
     "augment",

@@ -44,7 +44,7 @@ def random_crop(keys: jax.Array, images: jax.Array, *, padding: int = 4, size: i
       >>> random_crop(keys, jnp.ones((2, 32, 32, 3), jnp.uint8)).shape
       (2, 32, 32, 3)
     """
-    _check(keys, images)
+    _check_images(keys, images)
     height, width = (size, size) if size is not None else images.shape[1:3]
     spare = tuple(n + 2 * padding - window for n, window in zip(images.shape[1:3], (height, width), strict=True))
     if padding < 0 or min(spare) < 0:
@@ -74,7 +74,7 @@ def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
     Raises:
       ValueError: if shapes do not agree.
     """
-    _check(keys, images)
+    _check_images(keys, images)
     flip = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
@@ -149,7 +149,7 @@ def identity_transform(batch: Batch, keys: jax.Array | None = None) -> Batch:
     return batch
 
 
-def _check(keys: jax.Array, images: jax.Array) -> None:
+def _check_images(keys: jax.Array, images: jax.Array) -> None:
     """Raises unless there is one typed key for each image."""
     if images.ndim != 4:
         raise ValueError(f"images has shape {images.shape}; expected [B, H, W, C].")

@@ -55,16 +55,15 @@ def digits() -> tuple[ArrayExamples, ArrayExamples, ArrayExamples]:
 
     raw = load_digits()
     everything = ArrayExamples({"inputs": (raw.images / 16).astype(np.float32)[..., None], "label": raw.target})
-    rest, test = part(everything, 360, seed=(0, 0))
-    train, validation = part(rest, 180, seed=(0, 1))
+    rest, test = _part(everything, 360, seed=(0, 0))
+    train, validation = _part(rest, 180, seed=(0, 1))
     return train, validation, test
 
 
-def part(examples: ArrayExamples, size: int, *, seed: tuple[int, int]) -> tuple[ArrayExamples, ArrayExamples]:
+def _part(examples: ArrayExamples, size: int, *, seed: tuple[int, int]) -> tuple[ArrayExamples, ArrayExamples]:
     """Splits into (the rest, a stratified choice of `size`)."""
-    chosen = stratified_choice(examples.arrays["label"], size, seed=seed)
-    rest = np.setdiff1d(np.arange(len(examples)), chosen, assume_unique=True)
-    return examples.select(rest), examples.select(chosen)
+    chosen = stratified_choice(examples.labels(), size, seed=seed)
+    return examples.select(np.setdiff1d(np.arange(len(examples)), chosen)), examples.select(chosen)
 
 
 def _signals(x: np.ndarray, y: np.ndarray) -> ArrayExamples:

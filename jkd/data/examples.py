@@ -49,8 +49,9 @@ class ArrayExamples:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"arrays have different lengths {lengths}; give one row of every array for each example.")
         self._arrays = {name: np.asarray(array) for name, array in arrays.items()}
-        self._arrays["label"] = self._arrays["label"].astype(np.int32)
-        self._arrays.setdefault("id", np.arange(lengths["label"], dtype=np.int32))
+        self._arrays.setdefault("id", np.arange(lengths["label"]))
+        for name in ("label", "id"):
+            self._arrays[name] = self._arrays[name].astype(np.int32)
         self._digest: str | None = None
 
     def __len__(self) -> int:
@@ -74,6 +75,10 @@ class ArrayExamples:
     def select(self, indices: np.ndarray) -> "ArrayExamples":
         """Returns the examples at `indices` as a set of their own; each keeps its `id`."""
         return ArrayExamples(self.take(indices))
+
+    def labels(self) -> np.ndarray:
+        """Returns the labels, int32 [N]."""
+        return self._arrays["label"]
 
     def digest(self) -> str:
         """Returns the SHA-256 of names, dtypes, shapes and contents."""

@@ -62,7 +62,7 @@ class TrainBatches:
         return self.examples.take(np.concatenate(parts))
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Returns an epoch's permutation; keeps the last two in a dict that is replaced, so that threads need no lock."""
+        """Returns an epoch's permutation; keeps the last two, in a dict that is replaced: threads need no lock."""
         kept = self._orders
         if epoch not in kept:
             order = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.examples))
