@@ -1,1 +1,24 @@
-"""jkd: functional knowledge distillation in JAX."""
+"""jkd: functional knowledge distillation in JAX.
+
+A network is a `Model`, a method a `Distiller`; `distill` composes the usual ones from two models, an objective and
+an optimiser. Importing this starts no device.
+"""
+
+from jkd import axis, losses, ops, optim, terms
+from jkd.distiller import Distiller, DistillState, distill
+from jkd.model import Model, Outputs, from_linen, from_nnx
+
+__all__ = [
+    "DistillState",
+    "Distiller",
+    "Model",
+    "Outputs",
+    "axis",
+    "distill",
+    "from_linen",
+    "from_nnx",
+    "losses",
+    "ops",
+    "optim",
+    "terms",
+]

@@ -1,0 +1,336 @@
+"""The distiller: every method is one; `distill` builds the usual one from two models, an objective and an optimiser."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jkd import axis, terms
+from jkd.model import Model, Outputs, Variables
+from jkd.optim import PerTermTransformation
+from jkd.terms import Metrics, Reach
+
+Array = jax.Array
+Batch = Mapping[str, Any]
+Objective = Callable[[Outputs, Any, Batch], Mapping[str, Array]] | nn.Module
+Transform = Callable[[Batch, Array | None], Batch]
+
+
+class Distiller(NamedTuple):
+    """A distillation method as three pure functions.
+
+    Attributes:
+      init: `(key, batch) -> state`; the state is a pytree that holds everything that lives: parameters, statistics,
+        optimiser, step counter, PRNG key, and whatever else the method keeps.
+      step: `(state, teacher, batch) -> (state, metrics)`; `teacher` is any frozen pytree, an argument like the batch.
+        Metrics are (sum, count) pairs.
+      student: `state -> variables` of the network that is deployed.
+    """
+
+    init: Callable[[Array, Batch], Any]
+    step: Callable[[Any, Any, Batch], tuple[Any, Metrics]]
+    student: Callable[[Any], Variables]
+
+
+class DistillState(NamedTuple):
+    """State of `distill`.
+
+    Attributes:
+      step: int32 scalar, number of steps taken (skipped ones included).
+      key: PRNG key; the randomness of a step is drawn from it and `step`.
+      params: `{"student": …, "objective": …}`, all that is trained.
+      collections: what is carried beside the parameters, likewise by owner (batch statistics, banks).
+      opt_state: the optimiser's.
+      reach: static; which parameters each term of the objective reaches.
+    """
+
+    step: Array
+    key: Array
+    params: dict[str, Any]
+    collections: dict[str, Any]
+    opt_state: Any
+    reach: Reach
+
+
+class _Part(NamedTuple):
+    """What one micro-batch adds to the step."""
+
+    losses: dict[str, Array]
+    gradients: dict[str, Any]
+    metrics: Metrics
+
+
+def distill(
+    *,
+    student: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    teacher: Model | None = None,
+    transform: Transform | None = None,
+    accumulate: int = 1,
+    metrics: Callable[[Outputs, Any, Batch], Mapping[str, Array]] | None = None,
+    diagnostics: Callable[[Mapping[str, Any], Any], Mapping[str, Array]] | None = None,
+) -> Distiller:
+    """Builds a `Distiller` from a student, a teacher, an objective and an optimiser.
+
+    One forward pass of the teacher (evaluation mode, outside differentiation), one of the student (training mode),
+    and one pull-back for each term of the objective if the optimiser is `jkd.optim.per_term` or `dot`, else one for
+    their sum. `batch["inputs"]` feeds both networks; `batch["mask"]` (`[B]`, booleans), if there, marks the rows that
+    count. A term is averaged over the whole batch, over all devices and micro-batches. A step in which a loss or a
+    gradient is not finite leaves everything but the step counter as it was, and says which term it was in the
+    metrics `nonfinite/TERM`.
+
+    Args:
+      student: the network that learns.
+      objective: `(student_outputs, teacher_outputs, batch) -> {term: values}`; values for each example, `[B, ...]`,
+        or a scalar. Or a Linen module with that `__call__`, whose parameters are trained beside the student's and
+        never leave with it.
+      optimizer: any Optax transformation.
+      teacher: the frozen network; None if the objective does not use one (it then gets `None`).
+      transform: `(batch, keys) -> batch`, augmentation on device with one key for each row, `[B]`.
+      accumulate: number of micro-batches whose gradients are added before the optimiser's step; it divides B.
+        Batch statistics are then those of micro-batches, and scalar terms the mean over micro-batches.
+      metrics: `(student_outputs, teacher_outputs, batch) -> {name: values [B]}`, logged beside the losses.
+      diagnostics: `(gradients, opt_state) -> {name: scalar}` after each step, with the gradients by term.
+
+    Returns:
+      A `Distiller` with `DistillState`.
+
+    Raises:
+      ValueError: while tracing, for a batch without `inputs`, sizes that `accumulate` does not divide, or an
+        objective that returns no term.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, jkd
+      >>> from flax import linen as nn
+      >>> def objective(student, teacher, batch):
+      ...     return {
+      ...         "task": 0.1 * jkd.losses.cross_entropy(student.logits, batch["label"]),
+      ...         "distill": 0.9 * jkd.losses.kl_divergence(student.logits, teacher.logits, temperature=4.0),
+      ...     }
+      >>> net = jkd.from_linen(nn.Dense(3))
+      >>> distiller = jkd.distill(student=net, teacher=net, objective=objective, optimizer=jkd.optim.dot(0.01))
+      >>> batch = {"inputs": jnp.ones((2, 5)), "label": jnp.array([0, 2])}
+      >>> teacher = net.init(jax.random.key(1), batch["inputs"])
+      >>> state = distiller.init(jax.random.key(0), batch)
+      >>> state, metrics = jax.jit(distiller.step)(state, teacher, batch)
+      >>> sorted(metrics)
+      ['gradient_cosine', 'loss/distill', 'loss/task', 'nonfinite/distill', 'nonfinite/task']
+    """
+    if accumulate < 1:
+        raise ValueError(f"accumulate={accumulate!r} must be at least 1.")
+    forward = _forward(student, teacher, objective, metrics)
+    separate = isinstance(optimizer, PerTermTransformation)
+
+    def init(key: Array, batch: Batch) -> DistillState:
+        student_key, objective_key, run_key = jax.random.split(key, 3)
+        example = _prepare(batch, transform, jax.random.key(0))
+        variables = {"student": student.init(student_key, example["inputs"]), "objective": {}}
+        if isinstance(objective, nn.Module):
+            variables["objective"] = _init_objective(objective, objective_key, student, teacher, variables, example)
+        params = {owner: tree.get("params", {}) for owner, tree in variables.items()}
+        collections = {
+            owner: {name: c for name, c in tree.items() if name != "params"} for owner, tree in variables.items()
+        }
+        reach = _reach_of(forward, teacher, params, collections, example)
+        return DistillState(jnp.int32(0), run_key, params, collections, optimizer.init(params), reach)
+
+    def step(state: DistillState, teacher_variables: Any, batch: Batch) -> tuple[DistillState, Metrics]:
+        augment_key, part_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        batch = _prepare(batch, transform, augment_key)
+        count = _count(batch)
+
+        def part(collections: Any, key: Array, micro: Batch) -> tuple[Any, _Part]:
+            def fun(params: Any) -> Any:
+                return forward(params, collections, teacher_variables, micro, key, count=count, parts=accumulate)
+
+            found = terms.term_gradients(fun, state.params, reach=state.reach, together=not separate)
+            new_collections, logged = found.aux
+            return new_collections, _Part(found.losses, found.gradients, logged)
+
+        collections, total = _accumulate(part, state.collections, part_key, batch, accumulate)
+        total = axis.all_sum(total)
+        gradients = total.gradients if separate else total.gradients["sum"]
+        finite = _finite(total)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ok = jnp.stack(list(finite.values())).all()
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(ok, new, old),
+            (params, axis.all_mean(collections), opt_state),
+            (state.params, state.collections, state.opt_state),
+        )
+        logged = _metrics(total, finite, count, ok)
+        if separate and len(total.gradients) == 2:
+            logged["gradient_cosine"] = _logged(terms.cosine(total.gradients), ok)
+        if diagnostics is not None:
+            for name, value in diagnostics(total.gradients, opt_state).items():
+                logged[name] = _logged(value, ok)
+        return DistillState(state.step + 1, state.key, *kept, state.reach), logged
+
+    def deployed(state: DistillState) -> Variables:
+        return {"params": state.params["student"], **state.collections["student"]}
+
+    return Distiller(init, step, deployed)
+
+
+def _forward(student: Model, teacher: Model | None, objective: Objective, metrics: Any) -> Callable[..., Any]:
+    """The differentiated function: `params, … -> (mean of each term, (collections, metrics))`."""
+
+    def forward(
+        params: Any,
+        collections: Any,
+        teacher_variables: Any,
+        batch: Batch,
+        key: Array,
+        *,
+        count: Array | None = None,
+        parts: int = 1,
+    ) -> Any:
+        student_key, objective_key = jax.random.split(key)
+        frozen = jax.lax.stop_gradient(teacher_variables)
+        targets = teacher.apply(frozen, batch["inputs"], train=False)[0] if teacher is not None else None
+        variables = {"params": params["student"], **collections["student"]}
+        outputs, updated = student.apply(variables, batch["inputs"], train=True, key=student_key)
+        objective_collections = collections["objective"]
+        if isinstance(objective, nn.Module):
+            values, objective_collections = objective.apply(
+                {"params": params["objective"], **objective_collections},
+                outputs,
+                targets,
+                batch,
+                rngs={"dropout": objective_key},
+                mutable=list(objective_collections),
+            )
+        else:
+            values = objective(outputs, targets, batch)
+        if not values:
+            raise ValueError("objective returned no term; return {name: values}, for example {'task': …}.")
+        where = batch.get("mask")
+        losses = {name: terms.mean(value, where=where, count=count, parts=parts) for name, value in values.items()}
+        logged = _summed(metrics(outputs, targets, batch), where) if metrics is not None else {}
+        carried = {
+            "student": {name: c for name, c in updated.items() if name != "params"},
+            "objective": dict(objective_collections),
+        }
+        return losses, (carried, jax.lax.stop_gradient(logged))
+
+    return forward
+
+
+def _init_objective(
+    objective: nn.Module, key: Array, student: Model, teacher: Model | None, variables: Any, batch: Batch
+) -> Variables:
+    """Draws an objective's parameters from the shapes of what it will be called with."""
+    outputs, _ = student.apply(variables["student"], batch["inputs"], train=False)
+    targets = None
+    if teacher is not None:
+        shapes = _teacher_shapes(teacher, batch)
+        targets = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    params_key, dropout_key = jax.random.split(key)
+    return objective.init({"params": params_key, "dropout": dropout_key}, outputs, targets, batch)
+
+
+def _teacher_shapes(teacher: Model, batch: Batch) -> Any:
+    """Shapes of the teacher's outputs for a batch; nothing is computed."""
+
+    def outputs(inputs: Any) -> Outputs:
+        variables = teacher.init(jax.random.key(0), inputs)
+        return teacher.apply(variables, inputs, train=False)[0]
+
+    return jax.eval_shape(outputs, batch["inputs"])
+
+
+def _reach_of(forward: Any, teacher: Model | None, params: Any, collections: Any, batch: Batch) -> Reach:
+    """Which parameters each term reaches, from shapes alone."""
+
+    def fun(params: Any) -> Any:
+        variables = teacher.init(jax.random.key(0), batch["inputs"]) if teacher is not None else ()
+        return forward(params, collections, variables, batch, jax.random.key(0))
+
+    return terms.find_reach(fun, params)
+
+
+def _prepare(batch: Batch, transform: Transform | None, key: Array) -> Batch:
+    """Checks a batch and augments it, each row with a key of its own that does not depend on the devices."""
+    if "inputs" not in batch:
+        raise ValueError(f"batch has the entries {sorted(batch)} but no 'inputs'; rename the one the networks take.")
+    if transform is None:
+        return batch
+    rows = jax.tree.leaves(batch["inputs"])[0].shape[0]
+    index = jnp.arange(rows) + axis.offset(rows)
+    return transform(batch, jax.vmap(lambda i: jax.random.fold_in(key, i))(index))
+
+
+def _count(batch: Batch) -> Array:
+    """Number of rows that count, over all devices."""
+    where = batch.get("mask")
+    if where is not None:
+        return axis.all_sum(where.sum().astype(jnp.int32))
+    return jnp.int32(jax.tree.leaves(batch["inputs"])[0].shape[0] * axis.size())
+
+
+def _accumulate(part: Any, collections: Any, key: Array, batch: Batch, parts: int) -> tuple[Any, _Part]:
+    """Adds up the micro-batches: a loop on CPU, where XLA is slow inside `scan`, and a scan elsewhere."""
+    if parts == 1:
+        return part(collections, key, batch)
+    rows = jax.tree.leaves(batch["inputs"])[0].shape[0]
+    if rows % parts:
+        raise ValueError(f"accumulate={parts} does not divide the batch of {rows} rows on each device.")
+    micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(rows // parts, parts, *x.shape[1:]), 0, 1), batch)
+    keys = jax.random.split(key, parts)
+    if jax.default_backend() != "cpu":
+        zero = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(lambda: part(collections, keys[0], jax.tree.map(lambda x: x[0], micro))[1]),
+        )
+
+        def body(carry: Any, xs: Any) -> tuple[Any, None]:
+            carried, found = part(carry[0], *xs)
+            return (carried, jax.tree.map(jnp.add, carry[1], found)), None
+
+        return jax.lax.scan(body, (collections, zero), (keys, micro))[0]
+    total = None
+    for i in range(parts):
+        collections, found = part(collections, keys[i], jax.tree.map(lambda x, i=i: x[i], micro))
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    return collections, total
+
+
+def _summed(values: Mapping[str, Array], where: Array | None) -> Metrics:
+    """(sum, count) of each metric `[B]`."""
+    if where is None:
+        return {name: (v.astype(jnp.float32).sum(), jnp.float32(v.shape[0])) for name, v in values.items()}
+    count = where.sum().astype(jnp.float32)
+    return {name: (jnp.where(where, v.astype(jnp.float32), 0).sum(), count) for name, v in values.items()}
+
+
+def _finite(total: _Part) -> dict[str, Array]:
+    """For each term, whether its loss and its gradient are finite."""
+    finite = {name: jnp.isfinite(loss) for name, loss in total.losses.items()}
+    if "sum" in total.gradients:
+        return {**finite, "sum": terms.all_finite(total.gradients["sum"])}
+    return {name: flag & terms.all_finite(total.gradients[name]) for name, flag in finite.items()}
+
+
+def _metrics(total: _Part, finite: dict[str, Array], count: Array, ok: Array) -> Metrics:
+    """(sum, count) of losses, of the caller's metrics and of non-finite steps."""
+    rows = jnp.where(ok, count, 0).astype(jnp.float32)
+    logged = {f"loss/{name}": (jnp.where(ok, loss * rows, 0), rows) for name, loss in total.losses.items()}
+    logged.update(
+        {f"nonfinite/{name}": ((~flag).astype(jnp.float32), jnp.float32(1)) for name, flag in finite.items()}
+    )
+    for name, (value, number) in total.metrics.items():
+        logged[name] = (jnp.where(ok, value, 0), jnp.where(ok, number, 0))
+    return logged
+
+
+def _logged(value: Array, ok: Array) -> tuple[Array, Array]:
+    """A scalar of one step as a (sum, count) pair that skipped steps do not enter."""
+    return jnp.where(ok, value, 0).astype(jnp.float32), ok.astype(jnp.float32)
+
+
+

@@ -1,0 +1,24 @@
+"""The only training loop in the house, and what it stands on."""
+
+from jkd.train.checkpoint import Checkpoints, Damaged
+from jkd.train.evaluate import classification, evaluator
+from jkd.train.loop import Result, fit
+from jkd.train.metrics import read_metrics
+from jkd.train.parallel import Placement, jit_placement, pmap_placement
+from jkd.train.signals import Interrupted
+from jkd.train.steps import NonFinite
+
+__all__ = [
+    "Checkpoints",
+    "Damaged",
+    "Interrupted",
+    "NonFinite",
+    "Placement",
+    "Result",
+    "classification",
+    "evaluator",
+    "fit",
+    "jit_placement",
+    "pmap_placement",
+    "read_metrics",
+]

@@ -1,0 +1,281 @@
+"""`fit`: compile once, step, log, evaluate, save."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import jax
+
+from jkd.distiller import Distiller
+from jkd.model import Variables
+from jkd.train import steps as stepping
+from jkd.train import workdir as workdirs
+from jkd.train.checkpoint import Checkpoints
+from jkd.train.metrics import MetricsWriter
+from jkd.train.parallel import Placement, jit_placement
+from jkd.train.progress import Bar
+from jkd.train.signals import Interrupted, stop_requested
+
+Evaluators = Mapping[str, Callable[[Variables], Mapping[str, float]]]
+
+
+class Result(NamedTuple):
+    """What `fit` returns.
+
+    Attributes:
+      state: the distiller's state after the last step.
+      history: the lines of metrics of the whole run, resumed parts included.
+      steps_per_second: speed of this process's steps, compilation, evaluation and saving left out; NaN if it took
+        fewer than two.
+    """
+
+    state: Any
+    history: list[dict[str, Any]]
+    steps_per_second: float
+
+
+class Schedule(NamedTuple):
+    """When things happen, in steps; 0 means never (except at the end)."""
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+    def due(self, every: int, step: int) -> bool:
+        """Whether something that happens every so many steps is due after `step`."""
+        return step == self.steps or (every > 0 and step % every == 0)
+
+
+def fit(
+    distiller: Distiller,
+    teacher: Any,
+    data: Any,
+    *,
+    steps: int,
+    workdir: str | Path | None = None,
+    seed: int = 0,
+    log_every: int = 100,
+    evaluate: Evaluators | None = None,
+    eval_every: int = 0,
+    checkpoint_every: int = 0,
+    keep: int = 3,
+    select: str | None = None,
+    placement: Placement | None = None,
+    max_nonfinite: int = 10,
+    config: Mapping[str, Any] | None = None,
+    name: str = "train",
+    progress: bool = True,
+) -> Result:
+    """Trains a distiller; the only loop in the house.
+
+    Compiles one program and runs it `steps` times. The state is donated; the teacher is an argument that is neither
+    donated nor saved. With a `workdir`, a run that stopped goes on from its newest whole checkpoint and ends as the
+    unbroken run would have, to the bit on CPU; SIGTERM and SIGINT finish the step and save.
+
+    Args:
+      distiller: the method.
+      teacher: its frozen pytree, `()` if it needs none.
+      data: `data[step]` is the batch of a step, a pure function of its index (`jkd.data.TrainBatches`, a
+        `grain.MapDataset`).
+      steps: number of steps in all.
+      workdir: for checkpoints, metrics and the manifest; None keeps everything in memory.
+      seed: of the initial state and of the run's randomness.
+      log_every: steps a line of training metrics covers.
+      evaluate: `{split: variables -> means}` of the student; results are logged as `split/name`.
+      eval_every: steps between evaluations; always after the last step as well.
+      checkpoint_every: steps between checkpoints; always after the last step as well.
+      keep: number of newest checkpoints to keep.
+      select: a logged value, as `"validation/accuracy"`, whose largest so far marks the best checkpoint.
+      placement: where things run; `jit` over all devices if None.
+      max_nonfinite: stop after so many steps in a row with a term that is not finite.
+      config: plain values that determine the result; a `workdir` of another configuration is refused.
+      name: shown on the progress bar.
+      progress: whether to draw it.
+
+    Returns:
+      The last state, the history and the speed.
+
+    Raises:
+      ValueError: for arguments out of range, a `workdir` of another configuration, a batch that does not split over
+        the devices.
+      NonFinite: when terms stay NaN or infinite; the last good checkpoint is kept.
+      Interrupted: on SIGTERM or SIGINT, after saving.
+      Damaged: if there are checkpoints but none can be read.
+    """
+    _check_arguments(steps, log_every, eval_every, checkpoint_every, keep, max_nonfinite, select, evaluate)
+    schedule = Schedule(steps, log_every, eval_every, checkpoint_every)
+    directory = Path(workdir) if workdir is not None else None
+    if directory is not None:
+        workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": log_every, **(config or {})})
+    placement = placement or jit_placement()
+    run = _Run(distiller, placement, schedule, directory, keep, dict(evaluate or {}), select, max_nonfinite)
+    try:
+        start, carry = run.start(teacher, data[0], seed)
+        with Bar(name, steps, start, progress) as bar, stop_requested() as stopped:
+            return run.loop(carry, placement.teacher(teacher), data, start, bar, stopped)
+    finally:
+        run.close()
+
+
+class _Run:
+    """What `fit` keeps open while it runs."""
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        placement: Placement,
+        schedule: Schedule,
+        directory: Path | None,
+        keep: int,
+        evaluate: Evaluators,
+        select: str | None,
+        max_nonfinite: int,
+    ) -> None:
+        self.distiller, self.placement, self.schedule, self.directory = distiller, placement, schedule, directory
+        self.evaluate, self.select, self.max_nonfinite = evaluate, select, max_nonfinite
+        self.checkpoints = Checkpoints(directory / "checkpoints", keep=keep) if directory is not None else None
+        self.writer: MetricsWriter | None = None
+
+    def start(self, teacher: Any, batch: Any, seed: int) -> tuple[int, Any]:
+        """The step to go on from, and what is carried into it."""
+        state = jax.jit(self.distiller.init)(jax.random.key(seed), batch)
+        carry = stepping.initial_carry(self.distiller, state, teacher, batch)
+        restored = self.checkpoints.restore(carry) if self.checkpoints is not None else None
+        start, carry = restored if restored is not None else (0, carry)
+        self.writer = MetricsWriter(self.directory, start)
+        return start, self.placement.state(carry)
+
+    def loop(
+        self, carry: Any, teacher: Any, data: Any, start: int, bar: Bar, stopped: Callable[[], int | None]
+    ) -> Result:
+        """Step, log, evaluate, save."""
+        advance = self.placement.compile(stepping.train_step(self.distiller))
+        clock = _Clock()
+        batches = _prefetch(data, start, self.schedule.steps)
+        for step in range(start + 1, self.schedule.steps + 1):
+            carry = advance(carry, teacher, self.placement.batch(next(batches)))
+            clock.tick(carry)
+            bar.advance(step)
+            signum = stopped()
+            if self.schedule.due(self.schedule.log_every, step):
+                carry = self.log(step, carry, bar)
+            if self.schedule.due(self.schedule.eval_every, step):
+                clock.pause(carry)
+                self.evaluation(step, carry)
+            if signum is not None or self.schedule.due(self.schedule.checkpoint_every, step):
+                clock.pause(carry)
+                self.save(step, carry)
+            if signum is not None:
+                raise Interrupted(signum, step)
+        clock.pause(carry)
+        return Result(self.placement.single(carry).state, self.lines, clock.rate())
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All that has been logged."""
+        return self.writer.lines if self.writer is not None else []
+
+    def log(self, step: int, carry: Any, bar: Bar) -> Any:
+        """Writes a line of training means, empties the window, and stops a run that has gone bad."""
+        window, streak = self.placement.single((carry.window, carry.streak))
+        line = stepping.means(window)
+        if self.writer is not None:
+            self.writer.write(step, {f"train/{name}": value for name, value in line.items()})
+        bar.note({name: value for name, value in line.items() if name.startswith("loss/")})
+        if int(streak) >= self.max_nonfinite:
+            names = ", ".join(stepping.bad_terms(line))
+            raise stepping.NonFinite(
+                f"the terms {names} were not finite for the last {int(streak)} steps, from step "
+                f"{step - int(streak) + 1} on. Nothing was changed since; the last good checkpoint is kept. "
+                "Lower the learning rate, clip the gradient, or look at the batch of that step."
+            )
+        return carry._replace(window=stepping.empty_window(carry.window))
+
+    def evaluation(self, step: int, carry: Any) -> None:
+        """Writes a line of evaluation results, and saves the step if it is the best so far."""
+        if not self.evaluate or self.writer is None:
+            return
+        variables = self.distiller.student(self.placement.single(carry).state)
+        line = {f"{split}/{k}": v for split, measure in self.evaluate.items() for k, v in measure(variables).items()}
+        earlier = [past[self.select] for past in self.lines if self.select in past]
+        self.writer.write(step, line)
+        if self.select is None or self.checkpoints is None:
+            return
+        if self.select not in line:
+            raise ValueError(f"select={self.select!r} is not evaluated. Choose one of: {', '.join(sorted(line))}.")
+        if all(line[self.select] > past for past in earlier):
+            self.checkpoints.save_best(step, variables, line[self.select])
+
+    def save(self, step: int, carry: Any) -> None:
+        """Saves what is carried."""
+        if self.checkpoints is not None:
+            self.checkpoints.save(step, self.placement.single(carry))
+
+    def close(self) -> None:
+        """Finishes what is being written."""
+        if self.checkpoints is not None:
+            self.checkpoints.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+class _Clock:
+    """Seconds spent in steps: from the end of the first (which compiles) on, pauses left out."""
+
+    def __init__(self) -> None:
+        self.seconds, self.steps, self.begun = 0.0, 0, math.nan
+
+    def tick(self, carry: Any) -> None:
+        """Counts a step; the first after a start or pause is waited for and begins the stretch."""
+        if math.isnan(self.begun):
+            jax.block_until_ready(carry)
+            self.begun = time.perf_counter()
+        else:
+            self.steps += 1
+
+    def pause(self, carry: Any) -> None:
+        """Ends a stretch."""
+        if not math.isnan(self.begun):
+            jax.block_until_ready(carry)
+            self.seconds += time.perf_counter() - self.begun
+            self.begun = math.nan
+
+    def rate(self) -> float:
+        """Steps per second."""
+        return self.steps / self.seconds if self.steps and self.seconds else math.nan
+
+
+def _prefetch(data: Any, start: int, stop: int) -> Any:
+    """Batches from `start` on, made ahead of time in a few threads by Grain."""
+    indices = grain.MapDataset.range(start, stop) if stop > start else grain.MapDataset.range(0, 1)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    return iter(indices.map(lambda step: data[int(step)]).to_iter_dataset(options))
+
+
+def _check_arguments(
+    steps: int,
+    log_every: int,
+    eval_every: int,
+    checkpoint_every: int,
+    keep: int,
+    max_nonfinite: int,
+    select: str | None,
+    evaluate: Evaluators | None,
+) -> None:
+    """Refuses arguments out of range."""
+    for label, value, low in (
+        ("steps", steps, 1),
+        ("log_every", log_every, 1),
+        ("eval_every", eval_every, 0),
+        ("checkpoint_every", checkpoint_every, 0),
+        ("keep", keep, 1),
+        ("max_nonfinite", max_nonfinite, 1),
+    ):
+        if value < low:
+            raise ValueError(f"{label}={value!r} must be at least {low}.")
+    if select is not None and not evaluate:
+        raise ValueError(f"select={select!r} needs evaluators; pass evaluate={{'validation': …}}.")

@@ -1,0 +1,78 @@
+"""What one step of training carries: the method's state, the metrics of the window, and a count of bad steps."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jkd.distiller import Distiller
+from jkd.terms import Metrics
+
+Array = jax.Array
+
+
+class Carry(NamedTuple):
+    """All that lives from step to step, and so all that a checkpoint holds.
+
+    Attributes:
+      state: the distiller's.
+      window: sums and counts of the metrics since the last line was logged.
+      streak: int32, number of steps in a row, up to now, in which a term was not finite.
+    """
+
+    state: Any
+    window: Metrics
+    streak: Array
+
+
+class NonFinite(RuntimeError):
+    """A term of the loss stayed NaN or infinite."""
+
+
+def train_step(distiller: Distiller) -> Callable[[Carry, Any, Any], Carry]:
+    """The step that is compiled: the distiller's, with its metrics added to the window.
+
+    Args:
+      distiller: any method.
+
+    Returns:
+      `(carry, teacher, batch) -> carry`.
+    """
+
+    def step(carry: Carry, teacher: Any, batch: Any) -> Carry:
+        state, metrics = distiller.step(carry.state, teacher, batch)
+        window = jax.tree.map(jnp.add, carry.window, metrics)
+        bad = [total > 0 for name, (total, _) in metrics.items() if name.startswith("nonfinite/")]
+        streak = jnp.where(jnp.stack(bad).any(), carry.streak + 1, 0) if bad else carry.streak
+        return Carry(state, window, streak)
+
+    return step
+
+
+def initial_carry(distiller: Distiller, state: Any, teacher: Any, batch: Any) -> Carry:
+    """A carry with an empty window; the step's metrics are found from shapes alone."""
+    _, metrics = jax.eval_shape(distiller.step, state, teacher, batch)
+    return Carry(state, empty_window(metrics), jnp.int32(0))
+
+
+def empty_window(metrics: Metrics) -> Metrics:
+    """Zeros in the form of `metrics`."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+
+
+def means(window: Metrics) -> dict[str, float]:
+    """Means of a window as Python floats; counts of bad steps stay sums, metrics without a count are left out."""
+    result = {}
+    for name, (total, count) in jax.device_get(window).items():
+        if name.startswith("nonfinite/"):
+            if total:
+                result[name] = float(total)
+        elif count:
+            result[name] = float(total / count)
+    return result
+
+
+def bad_terms(line: dict[str, float]) -> list[str]:
+    """The terms that were not finite within a line."""
+    return [name.removeprefix("nonfinite/") for name in line if name.startswith("nonfinite/")]
