@@ -7,6 +7,12 @@ Every network maps `(inputs, train=False)` to logits `[B, C]` in float32, takes 
 
 from jkd.nets.convnets import ConvNet, convnet, convnet1d
 from jkd.nets.mlps import MLP, mlp
+from jkd.nets.mobilenets import (
+    MobileNetV1,
+    MobileNetV2,
+    mobilenet_v1,
+    mobilenet_v2,
+)
 from jkd.nets.registry import create, names
 from jkd.nets.resnets import (
     BasicBlock,
@@ -28,19 +34,30 @@ from jkd.nets.resnets import (
     resnet101,
     resnet110,
 )
+from jkd.nets.shufflenets import ShuffleNetV1, ShuffleNetV2, shufflenet_v1, shufflenet_v2
+from jkd.nets.vggs import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
+from jkd.nets.wide_resnets import WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
     "MLP",
+    "VGG",
     "BasicBlock",
     "Bottleneck",
     "ConvNet",
+    "MobileNetV1",
+    "MobileNetV2",
     "ResNet",
+    "ShuffleNetV1",
+    "ShuffleNetV2",
+    "WideResNet",
     "cifar_resnet18",
     "cifar_resnet50",
     "convnet",
     "convnet1d",
     "create",
     "mlp",
+    "mobilenet_v1",
+    "mobilenet_v2",
     "names",
     "resnet8",
     "resnet8x4",
@@ -55,4 +72,15 @@ __all__ = [
     "resnet56",
     "resnet101",
     "resnet110",
+    "shufflenet_v1",
+    "shufflenet_v2",
+    "vgg8",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "wrn_16_1",
+    "wrn_16_2",
+    "wrn_40_1",
+    "wrn_40_2",
 ]

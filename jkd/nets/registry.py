@@ -6,7 +6,7 @@ from typing import Any
 from flax import linen as nn
 
 from jkd import _check
-from jkd.nets import convnets, mlps, resnets
+from jkd.nets import convnets, mlps, mobilenets, resnets, shufflenets, vggs, wide_resnets
 
 _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     make.__name__: make
@@ -29,6 +29,19 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
         resnets.resnet34,
         resnets.resnet50,
         resnets.resnet101,
+        wide_resnets.wrn_16_1,
+        wide_resnets.wrn_16_2,
+        wide_resnets.wrn_40_1,
+        wide_resnets.wrn_40_2,
+        vggs.vgg8,
+        vggs.vgg11,
+        vggs.vgg13,
+        vggs.vgg16,
+        vggs.vgg19,
+        mobilenets.mobilenet_v1,
+        mobilenets.mobilenet_v2,
+        shufflenets.shufflenet_v1,
+        shufflenets.shufflenet_v2,
     )
 }
 

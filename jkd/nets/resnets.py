@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
         y = conv(x, self.width, (3, 3), strides=self.strides, name="conv1")
         y = nn.relu(norm(y, name="bn1"))
         y = norm(conv(y, self.width, (3, 3), name="conv2"), name="bn2")
-        if x.shape != y.shape:
+        if self.strides != 1 or x.shape[-1] != y.shape[-1]:
             x = norm(conv(x, self.width, (1, 1), strides=self.strides, name="downsample_conv"), name="downsample_bn")
         return x + y
 
@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(norm(conv(x, self.width, (1, 1), name="conv1"), name="bn1"))
         y = nn.relu(norm(conv(y, self.width, (3, 3), strides=self.strides, name="conv2"), name="bn2"))
         y = norm(conv(y, width, (1, 1), name="conv3"), name="bn3")
-        if x.shape != y.shape:
+        if self.strides != 1 or x.shape[-1] != y.shape[-1]:
             x = norm(conv(x, width, (1, 1), strides=self.strides, name="downsample_conv"), name="downsample_bn")
         return x + y
 
@@ -127,59 +127,58 @@ class ResNet(nn.Module):
         return layers.classifier(pooled, self.num_classes, dtype=self.dtype, name="fc")
 
 
-def _cifar(depth: int, num_classes: int, width: int, fields: dict[str, Any]) -> ResNet:
-    """CIFAR form of `depth` 6n + 2: three stages of n basic blocks, widths w, 2w, 4w."""
-    defaults = {
-        "stage_sizes": ((depth - 2) // 6,) * 3,
-        "widths": (width, 2 * width, 4 * width),
-        "stem_width": width if width == 16 else width // 2,
-    }
-    return ResNet(num_classes, **{**defaults, **fields})
+_NARROW = {"stem_width": 16, "widths": (16, 32, 64)}
+_WIDE = {"stem_width": 32, "widths": (64, 128, 256)}
+
+
+def _cifar(depth: int, num_classes: int, widths: dict[str, Any], fields: dict[str, Any]) -> ResNet:
+    """CIFAR form of `depth` 6n + 2: three stages of n basic blocks."""
+    return ResNet(num_classes, **{"stage_sizes": ((depth - 2) // 6,) * 3, **widths, **fields})
 
 
 def resnet8(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-8, widths 16, 32, 64; 83,892 parameters with 100 classes."""
-    return _cifar(8, num_classes, 16, fields)
+    return _cifar(8, num_classes, _NARROW, fields)
 
 
 def resnet14(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-14, widths 16, 32, 64."""
-    return _cifar(14, num_classes, 16, fields)
+    return _cifar(14, num_classes, _NARROW, fields)
 
 
 def resnet20(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-20, widths 16, 32, 64; 278,324 parameters with 100 classes."""
-    return _cifar(20, num_classes, 16, fields)
+    return _cifar(20, num_classes, _NARROW, fields)
 
 
 def resnet32(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-32, widths 16, 32, 64."""
-    return _cifar(32, num_classes, 16, fields)
+    return _cifar(32, num_classes, _NARROW, fields)
 
 
 def resnet44(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-44, widths 16, 32, 64."""
-    return _cifar(44, num_classes, 16, fields)
+    return _cifar(44, num_classes, _NARROW, fields)
 
 
 def resnet56(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-56, widths 16, 32, 64; 861,620 parameters with 100 classes."""
-    return _cifar(56, num_classes, 16, fields)
+    return _cifar(56, num_classes, _NARROW, fields)
 
 
 def resnet110(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-110, widths 16, 32, 64; 1,736,564 parameters with 100 classes."""
-    return _cifar(110, num_classes, 16, fields)
+    return _cifar(110, num_classes, _NARROW, fields)
 
 
 def resnet8x4(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-8, stem 32, widths 64, 128, 256; 1,233,540 parameters with 100 classes."""
-    return _cifar(8, num_classes, 64, fields)
+    return _cifar(8, num_classes, _WIDE, fields)
 
 
 def resnet32x4(num_classes: int, **fields: Any) -> ResNet:
     """CIFAR ResNet-32, stem 32, widths 64, 128, 256; 7,433,860 parameters with 100 classes."""
-    return _cifar(32, num_classes, 64, fields)
+    return _cifar(32, num_classes, _WIDE, fields)
 
 
 def _four_stages(num_classes: int, stage_sizes: Sequence[int], fields: dict[str, Any]) -> ResNet:
