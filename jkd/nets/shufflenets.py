@@ -30,7 +30,7 @@ def channel_shuffle(x: Array, groups: int) -> Array:
       >>> channel_shuffle(jnp.arange(6), groups=2).tolist()
       [0, 3, 1, 4, 2, 5]
     """
-    return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
+    return x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups).swapaxes(-1, -2).reshape(x.shape)
 
 
 class GroupedBottleneck(nn.Module):
