@@ -57,6 +57,12 @@ def floating(name: str, value: Any) -> None:
         raise TypeError(f"{name} has dtype {value.dtype}; expected a floating type. Convert it with .astype(float32).")
 
 
+def integers(name: str, value: Any) -> None:
+    """Raises unless the array `value` is of an integer type."""
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(f"{name} has dtype {value.dtype}; expected integers.")
+
+
 def rank(name: str, value: Any, axes: str) -> None:
     """Raises unless the array `value` has one axis for each word of `axes`, for example "B H W C"."""
     if value.ndim != len(axes.split()):
@@ -81,6 +87,13 @@ def where_mask(where: Any, shape: Sequence[int], *, of: str) -> None:
             f"where has shape {where.shape} but {of} has shape {tuple(shape)}; the axes of where are its leading axes, "
             "each of full size or 1. To mask the last axis alone, write for example where[None, :]."
         )
+
+
+def where_examples(where: Any, batch: int) -> None:
+    """Raises unless `where` is boolean of shape `[B]`: one entry for each example."""
+    if where.dtype != jnp.bool_:
+        raise TypeError(f"where has dtype {where.dtype}; expected bool. Write for example where=mask > 0.")
+    shape("where", where, (batch,), why="one entry for each example")
 
 
 def same_batch(a_name: str, a: Any, b_name: str, b: Any) -> None:

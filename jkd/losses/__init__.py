@@ -1,16 +1,58 @@
-"""What one minimises, or a term of it: pure functions, student first, teacher second."""
+"""What one minimises, or a term of it: pure functions, student first, teacher second.
 
+Every loss is computed in float32 at least, stops the teacher (where its page does not say otherwise) and takes
+`where=`, a bool array whose axes are the leading axes of what it masks, each of full size or 1: `[B]` masks examples
+everywhere; with more axes, tokens, positions, entries or classes, as the function says. What is masked may hold
+anything, NaN and infinity included; where everything is masked, value and gradient are 0.
+"""
+
+from jkd.losses.attention import attention_transfer, factor_transfer, flow_of_solution, neuron_selectivity
 from jkd.losses.classification import cross_entropy, soft_cross_entropy
+from jkd.losses.contrastive import CRDResult, crd, info_nce
 from jkd.losses.decoupled import dkd
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
+from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
+from jkd.losses.information import variational_information
+from jkd.losses.logits import dist, hinton_kd, logit_standardized_kl
+from jkd.losses.relations import (
+    correlation_congruence,
+    probabilistic_transfer,
+    rkd,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
+)
+from jkd.losses.singular import kdsvd
 
 __all__ = [
+    "CRDResult",
+    "activation_boundary",
+    "attention_transfer",
+    "correlation_congruence",
+    "crd",
     "cross_entropy",
+    "dist",
     "dkd",
+    "factor_transfer",
+    "flow_of_solution",
     "forward_kl",
     "generalized_jsd",
+    "hierarchical_context",
+    "hint",
+    "hinton_kd",
+    "info_nce",
     "jeffreys",
+    "kdsvd",
     "kl_divergence",
+    "logit_standardized_kl",
+    "neuron_selectivity",
+    "overhaul",
+    "probabilistic_transfer",
     "reverse_kl",
+    "rkd",
+    "rkd_angle",
+    "rkd_distance",
+    "similarity_preserving",
     "soft_cross_entropy",
+    "variational_information",
 ]

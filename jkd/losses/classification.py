@@ -29,7 +29,8 @@ def cross_entropy(
             (a masked row is 0), `[..., C]` or `[1, C]` masks classes. A row whose label is masked is 0.
 
     Returns:
-        `[...]`, float32, or float64 if the logits are. Infinite where the label's logit is -inf and not masked.
+        `[...]`, float32, or float64 if the logits are. Infinite where the label's logit alone is -inf; 0 for a row
+        in which all are.
 
     Raises:
         TypeError: Labels that are not integers, logits or weights that are not floating.
@@ -49,7 +50,8 @@ def cross_entropy(
     is_label, fault = label_masks(labels, logits, where)
     log_probs, support = log_softmax(logits, where=where)
     loss = -jnp.sum(log_probs, axis=-1, where=is_label & support)
-    loss = loss + fault + jnp.where(jnp.any(is_label & ~support, axis=-1), jnp.inf, 0)
+    excluded = jnp.any(is_label & ~support, axis=-1) & jnp.any(support, axis=-1)
+    loss = loss + fault + jnp.where(excluded, jnp.inf, 0)
     if weights is None:
         return loss
     loss, row_weights = floats(loss=loss, weights=weights)
@@ -98,6 +100,6 @@ def soft_cross_entropy(
         target = jax.lax.stop_gradient(target)
     log_probs, support = log_softmax(logits, where=where)
     kept = _safe.mask(where, logits.shape)
-    excluded = jnp.any(kept & ~support & (target > 0), axis=-1)
+    excluded = jnp.any(kept & ~support & (target > 0), axis=-1) & jnp.any(support, axis=-1)
     products = jnp.where(support, target, 0) * log_probs
     return -jnp.sum(products, axis=-1) + jnp.where(excluded, jnp.inf, 0)

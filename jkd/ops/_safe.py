@@ -1,5 +1,6 @@
 """Roots, quotients and masks whose gradient is finite where their value is."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -17,6 +18,16 @@ def mask(where: jax.Array | None, shape: Sequence[int]) -> jax.Array:
 def keep(values: jax.Array, where: jax.Array | None) -> jax.Array:
     """`values` where `where` holds, otherwise 0: neither value nor gradient of what is masked passes."""
     return values if where is None else jnp.where(mask(where, values.shape), values, 0)
+
+
+def count(where: jax.Array | None, shape: Sequence[int], axis: int | Sequence[int] | None) -> jax.Array:
+    """How many entries of an array of `shape` are kept along `axis`, as integers."""
+    if where is not None:
+        return jnp.sum(mask(where, shape), axis=axis, dtype=jnp.int32)
+    axes = range(len(shape)) if axis is None else [axis] if isinstance(axis, int) else axis
+    dropped = {a % len(shape) for a in axes}
+    total = math.prod(n for a, n in enumerate(shape) if a in dropped)
+    return jnp.full([n for a, n in enumerate(shape) if a not in dropped], total, jnp.int32)
 
 
 def sqrt(values: jax.Array) -> jax.Array:
