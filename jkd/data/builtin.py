@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jkd.data.examples import ArrayExamples
-from jkd.data.splits import stratified_choice
+from jkd.data.seeded import stratified_choice
 
 _VALIDATION_SEED = 43  # the published MNIST-1D is drawn from seed 42
 

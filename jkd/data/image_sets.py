@@ -78,19 +78,26 @@ def _builder(name: str, data_dir: str | None) -> Any:
     from etils import epath
 
     root = epath.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    command = f"`tfds build {name} --file_format=array_record --data_dir={root}`"
-    command = f"{IMAGE_SETS[name].by_hand.format(root=root)}run {command} where TensorFlow is installed"
+    command = _command(name, str(root))
     found = [path.parent for path in root.glob(f"{name}/*/dataset_info.json")]
     if not found:
         raise FileNotFoundError(
-            f"Data set {name!r} is not in data_dir={str(root)!r}: {command} (to prepare it, not to read it), "
-            "or pass the --data_dir that holds it."
+            f"Data set {name!r} is not in data_dir={str(root)!r}; pass the --data_dir that holds it, or {command}"
         )
     builder = tfds.builder_from_directory(max(found, key=lambda path: tfds.core.Version(path.name)))
     formats = tfds.core.file_adapters.FileFormat.with_random_access()
     if builder.info.file_format not in formats:
         raise ValueError(
             f"Data set {name!r} in data_dir={str(root)!r} is stored as {builder.info.file_format.value}, which has no "
-            f"random access: remove it or choose another data_dir, and {command}."
+            f"random access; choose another --data_dir, or remove it and {command}"
         )
     return builder
+
+
+def _command(name: str, root: str) -> str:
+    """Returns what to run to prepare a set; the `tfds build` command of 4.9.10 wants Apache Beam too, this does not."""
+    build = f"tfds.builder('{name}', data_dir='{root}', file_format='array_record').download_and_prepare()"
+    return (
+        f"{IMAGE_SETS[name].by_hand.format(root=root)}run (preparing needs TensorFlow, reading does not): "
+        f'pip install tensorflow && python -c "import tensorflow_datasets as tfds; {build}"'
+    )

@@ -10,7 +10,7 @@ from jkd.data import builtin
 from jkd.data.augment import Transform, identity_transform, image_transform
 from jkd.data.examples import ArrayExamples, Examples
 from jkd.data.image_sets import IMAGE_SETS, records
-from jkd.data.splits import stratified_choice
+from jkd.data.seeded import stratified_choice
 
 
 class Splits(NamedTuple):

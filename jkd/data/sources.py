@@ -6,6 +6,7 @@ import sys
 import numpy as np
 
 from jkd.data.examples import Batch, Examples
+from jkd.data.seeded import permutation
 
 
 class TrainBatches:
@@ -65,7 +66,7 @@ class TrainBatches:
         """Returns an epoch's permutation; keeps the last two, in a dict that is replaced: threads need no lock."""
         kept = self._orders
         if epoch not in kept:
-            order = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.examples))
+            order = permutation(len(self.examples), seed=(self.seed, epoch))
             newest = list(kept.items())[-1:]
             self._orders = {**dict(newest), epoch: order}
             return order
