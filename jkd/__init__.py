@@ -4,7 +4,7 @@ A network is a `Model`, a method a `Distiller`; `distill` composes the usual one
 an optimiser. Importing this starts no device.
 """
 
-from jkd import axis, losses, ops, optim, terms
+from jkd import axis, data, io, losses, methods, nets, ops, optim, teachers, terms, train
 from jkd.distiller import Distiller, DistillState, distill
 from jkd.model import Model, Outputs, from_linen, from_nnx
 
@@ -14,11 +14,17 @@ __all__ = [
     "Model",
     "Outputs",
     "axis",
+    "data",
     "distill",
     "from_linen",
     "from_nnx",
+    "io",
     "losses",
+    "methods",
+    "nets",
     "ops",
     "optim",
+    "teachers",
     "terms",
+    "train",
 ]

@@ -137,7 +137,9 @@ def _newest_whole(manager: Any, like: Any) -> tuple[int, Any] | None:
                 raise ValueError("the checksums of its arrays do not agree")
         except Exception as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            _LOG.warning("checkpoint %s is damaged (%s); trying the one before it.", manager.directory / str(step), line)
+            _LOG.warning(
+                "checkpoint %s is damaged (%s); trying the one before it.", manager.directory / str(step), line
+            )
             continue
         if differing:
             raise ValueError(

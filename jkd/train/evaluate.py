@@ -13,15 +13,15 @@ from jkd.model import Model, Variables
 Measure = Callable[[Variables, Batch], Mapping[str, jax.Array]]
 
 
-def evaluator(measure: Measure, source: Sequence[Batch]) -> Callable[[Variables], dict[str, float]]:
-    """Builds `variables -> {name: mean}` over a whole split.
+def evaluator(measure: Measure) -> Callable[[Variables, Sequence[Batch]], dict[str, float]]:
+    """Builds `(variables, source) -> {name: mean}` over a whole split.
 
     Args:
-      measure: `(variables, batch) -> {name: values [B]}`; compiled once.
-      source: batches of one shape, each with `mask` `[B]` that is False on padding (`jkd.data.EvalBatches`).
+      measure: `(variables, batch) -> {name: values [B]}`; compiled once for all sources of one batch shape.
 
     Returns:
-      A function of the variables.
+      A function of the variables and of a source: batches of one shape, each with `mask` `[B]` that is False on
+      padding (`jkd.data.EvalBatches`).
     """
 
     @jax.jit
@@ -32,7 +32,7 @@ def evaluator(measure: Measure, source: Sequence[Batch]) -> Callable[[Variables]
             for name, values in measure(variables, batch).items()
         }
 
-    def evaluate(variables: Variables) -> dict[str, float]:
+    def evaluate(variables: Variables, source: Sequence[Batch]) -> dict[str, float]:
         totals: dict[str, float] = {}
         rows = 0
         for index in range(len(source)):

@@ -64,6 +64,7 @@ def fit(
     checkpoint_every: int = 0,
     keep: int = 3,
     select: str | None = None,
+    teacher_evaluate: Evaluators | None = None,
     placement: Placement | None = None,
     max_nonfinite: int = 10,
     config: Mapping[str, Any] | None = None,
@@ -90,6 +91,8 @@ def fit(
       checkpoint_every: steps between checkpoints; always after the last step as well.
       keep: number of newest checkpoints to keep.
       select: a logged value, as `"validation/accuracy"`, whose largest so far marks the best checkpoint.
+      teacher_evaluate: `{split: teacher -> means}`, called once before the first step; its line has step 0 and the
+        names `teacher/split/name`. An evaluator may raise, for example `jkd.teachers.TeacherAtChance`.
       placement: where things run; `jit` over all devices if None.
       max_nonfinite: stop after so many steps in a row with a term that is not finite.
       config: plain values that determine the result; a `workdir` of another configuration is refused.
@@ -106,15 +109,19 @@ def fit(
       Interrupted: on SIGTERM or SIGINT, after saving.
       Damaged: if there are checkpoints but none can be read.
     """
-    _check_arguments(steps, log_every, eval_every, checkpoint_every, keep, max_nonfinite, select, evaluate)
+    _check_arguments(steps, log_every, eval_every, checkpoint_every, keep, max_nonfinite)
+    if select is not None and not evaluate:
+        raise ValueError(f"select={select!r} needs evaluators; pass evaluate={{'validation': …}}.")
     schedule = Schedule(steps, log_every, eval_every, checkpoint_every)
     directory = Path(workdir) if workdir is not None else None
     if directory is not None:
         workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": log_every, **(config or {})})
     placement = placement or jit_placement()
-    run = _Run(distiller, placement, schedule, directory, keep, dict(evaluate or {}), select, max_nonfinite)
+    run = _Run(distiller, placement, schedule, directory, keep, evaluate or {}, select, max_nonfinite)
     try:
         start, carry = run.start(teacher, data[0], seed)
+        if start == 0:
+            run.evaluate_teacher(teacher, teacher_evaluate or {})
         with Bar(name, steps, start, progress) as bar, stop_requested() as stopped:
             return run.loop(carry, placement.teacher(teacher), data, start, bar, stopped)
     finally:
@@ -193,7 +200,13 @@ class _Run:
                 f"{step - int(streak) + 1} on. Nothing was changed since; the last good checkpoint is kept. "
                 "Lower the learning rate, clip the gradient, or look at the batch of that step."
             )
-        return carry._replace(window=stepping.empty_window(carry.window))
+        return carry._replace(window=self.placement.state(stepping.empty_window(window)))
+
+    def evaluate_teacher(self, teacher: Any, evaluators: Evaluators) -> None:
+        """Writes the teacher's results as the line of step 0."""
+        line = {f"teacher/{split}/{k}": v for split, run in evaluators.items() for k, v in run(teacher).items()}
+        if line and self.writer is not None:
+            self.writer.write(0, line)
 
     def evaluation(self, step: int, carry: Any) -> None:
         """Writes a line of evaluation results, and saves the step if it is the best so far."""
@@ -263,8 +276,6 @@ def _check_arguments(
     checkpoint_every: int,
     keep: int,
     max_nonfinite: int,
-    select: str | None,
-    evaluate: Evaluators | None,
 ) -> None:
     """Refuses arguments out of range."""
     for label, value, low in (
@@ -277,5 +288,3 @@ def _check_arguments(
     ):
         if value < low:
             raise ValueError(f"{label}={value!r} must be at least {low}.")
-    if select is not None and not evaluate:
-        raise ValueError(f"select={select!r} needs evaluators; pass evaluate={{'validation': …}}.")

@@ -1,5 +1,6 @@
 """What one step of training carries: the method's state, the metrics of the window, and a count of bad steps."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,8 +31,11 @@ class NonFinite(RuntimeError):
     """A term of the loss stayed NaN or infinite."""
 
 
+@functools.lru_cache(maxsize=16)
 def train_step(distiller: Distiller) -> Callable[[Carry, Any, Any], Carry]:
     """The step that is compiled: the distiller's, with its metrics added to the window.
+
+    One distiller has one step function, so that several runs of it (seeds) share a compilation.
 
     Args:
       distiller: any method.

@@ -1,0 +1,31 @@
+"""What experiments share: flags, the cells of a table, teachers, tables and pictures."""
+
+from experiments.common.app import run_app
+from experiments.common.arms import Arm, make_bench, network, run_arm
+from experiments.common.cells import Bench, Cell, Setting, Teacher
+from experiments.common.curves import plot_curves
+from experiments.common.flags import check_flags, define_flags, setting_from_flags
+from experiments.common.table import Row, print_table, summarize, teacher_row, write_results
+from experiments.common.teacher import obtain_teacher
+
+__all__ = [
+    "Arm",
+    "Bench",
+    "Cell",
+    "Row",
+    "Setting",
+    "Teacher",
+    "check_flags",
+    "define_flags",
+    "make_bench",
+    "network",
+    "obtain_teacher",
+    "plot_curves",
+    "print_table",
+    "run_app",
+    "run_arm",
+    "setting_from_flags",
+    "summarize",
+    "teacher_row",
+    "write_results",
+]

@@ -1,0 +1,81 @@
+"""From a row's description to its cells: networks by name, methods by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
+
+import jkd
+from experiments.common.cells import Bench, Cell, Setting, Teacher, agreement, run_cell, step_schedule
+from jkd import data, methods, nets, train
+
+Arm = Mapping[str, Any]
+"""`method`, a name of `jkd.methods`, and that method's arguments."""
+
+
+def network(flag: str, name: str, num_classes: int, width: int | None) -> nn.Module:
+    """A network by its name, with a width where it has one.
+
+    Raises:
+      ValueError: for an unknown name, or a width of a network that has a fixed one.
+    """
+    module = nets.create(name, num_classes)
+    if width is None:
+        return module
+    if "width" not in {field.name for field in dataclasses.fields(module)}:
+        raise ValueError(f"--{flag}_width={width} does not apply to --{flag}={name}, whose widths are fixed; leave it.")
+    return nets.create(name, num_classes, width=width)
+
+
+def describe(module: nn.Module) -> str:
+    """What determines a network, in one line."""
+    fields = (field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name"))
+    return f"{type(module).__name__}({', '.join(f'{name}={getattr(module, name)}' for name in fields)})"
+
+
+def make_bench(
+    setting: Setting, splits: data.Splits, module: nn.Module, teacher: Teacher, *, temperature: float
+) -> Bench:
+    """What the cells of a student have in common.
+
+    Args:
+      setting: of the table.
+      splits: its data.
+      module: the student.
+      teacher: the frozen network.
+      temperature: of the reported divergence.
+
+    Returns:
+      A bench for `run_arm`.
+    """
+    student = jkd.from_linen(module)
+    evaluate = train.evaluator(agreement(student, teacher.model, splits, temperature))
+    described = {"student": describe(module), "teacher": teacher.identity, "temperature": temperature}
+    return Bench(setting, splits, student, teacher, evaluate, described)
+
+
+def run_arm(bench: Bench, label: str, arm: Arm, *, seeds: int) -> list[Cell]:
+    """Trains and evaluates the cells of a row.
+
+    Args:
+      bench: what they share.
+      label: of the row.
+      arm: what the row is; its `learning_rate` is the rate at the start of the step schedule.
+      seeds: number of seeds, from 0.
+
+    Returns:
+      One cell a seed.
+    """
+    steps = bench.setting.steps(bench.splits)
+    arguments = {name: value for name, value in arm.items() if name != "method"}
+    distiller = methods.create(
+        arm["method"],
+        student=bench.student,
+        teacher=bench.teacher.model,
+        transform=bench.splits.transform,
+        accumulate=bench.setting.accumulate,
+        **{**arguments, "learning_rate": step_schedule(arm["learning_rate"], steps)},
+    )
+    name = "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+    return [run_cell(bench, distiller, name=name, seed=seed, config=arm) for seed in range(seeds)]

@@ -1,0 +1,48 @@
+"""Pictures of training: losses and accuracy by step, one line a method, with the spread over seeds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.common.cells import Cell
+
+PANELS = {
+    "fit/cross_entropy": ("task loss on training examples\n(cross-entropy, nats)", True),
+    "fit/divergence": ("distillation loss on training examples\n(T² KL, nats)", True),
+    "validation/accuracy": ("validation accuracy", False),
+}
+"""Panel by logged value: its label, and whether its axis is logarithmic."""
+
+
+def plot_curves(
+    path: str | Path, cells: Mapping[str, Sequence[Cell]], *, teacher_accuracy: float | None = None
+) -> None:
+    """Draws both losses and the accuracy of each method over the steps.
+
+    Args:
+      path: of the PNG.
+      cells: the cells of each method, one a seed.
+      teacher_accuracy: on the validation split; drawn as a dotted line.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (key, (label, logarithmic)) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        for index, (method, runs) in enumerate(cells.items()):
+            steps = [line["step"] for line in runs[0].history if key in line]
+            values = np.array([[line[key] for line in run.history if key in line] for run in runs])
+            axes.plot(steps, values.mean(0), color=f"C{index}", label=method)
+            axes.fill_between(steps, values.min(0), values.max(0), color=f"C{index}", alpha=0.15, linewidth=0)
+        if key == "validation/accuracy" and teacher_accuracy is not None:
+            axes.axhline(teacher_accuracy, color="black", linestyle=":", linewidth=1, label="teacher")
+        if logarithmic:
+            axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_title(label, fontsize=10)
+        axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    axes.legend(fontsize=9)
+    figure.suptitle(f"mean over {len(next(iter(cells.values())))} seeds, band: smallest to largest", fontsize=9)
+    figure.savefig(path, dpi=130)

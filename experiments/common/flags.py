@@ -1,0 +1,78 @@
+"""The flags that experiments share, with bounds."""
+
+from typing import Any
+
+from absl import flags
+
+from experiments.common.cells import Setting
+
+FLAGS = flags.FLAGS
+
+
+def define_flags(**defaults: Any) -> None:
+    """Defines the shared flags.
+
+    Args:
+      **defaults: values that differ from the ones here, by flag.
+    """
+
+    def default(name: str, value: Any) -> Any:
+        return defaults.get(name, value)
+
+    flags.DEFINE_string("workdir", default("workdir", "runs/experiment"), "Where everything is written; runs resume.")
+    flags.DEFINE_string("dataset", default("dataset", "mnist1d"), "Data set, by name.")
+    flags.DEFINE_string("data_dir", default("data_dir", None), "Where TensorFlow Datasets prepared the data set.")
+    flags.DEFINE_integer("num_train", default("num_train", None), "Training examples to use; all if not given.", 1)
+    flags.DEFINE_string("student", default("student", "convnet1d"), "Network, by name.")
+    flags.DEFINE_integer("student_width", default("student_width", None), "Width of mlp and convnets.", 1)
+    flags.DEFINE_string("teacher", default("teacher", "convnet1d"), "Network, by name.")
+    flags.DEFINE_integer("teacher_width", default("teacher_width", None), "Width of mlp and convnets.", 1)
+    flags.DEFINE_string("teacher_checkpoint", None, "Teacher's weights (.safetensors, .npz); else it is trained.")
+    flags.DEFINE_integer("teacher_seed", 0, "Seed of the teacher's training.", 0)
+    flags.DEFINE_integer("seeds", default("seeds", 3), "Number of seeds, 0, 1, …", 1)
+    flags.DEFINE_float("epochs", default("epochs", 48), "Passes over the training examples.", 0)
+    flags.DEFINE_float("teacher_epochs", default("teacher_epochs", 48), "The same, of the teacher.", 0)
+    flags.DEFINE_integer("batch_size", default("batch_size", 64), "Rows of a step's batch, over all devices.", 1)
+    flags.DEFINE_float("learning_rate", default("learning_rate", 0.05), "Rate of SGD at the start.", 0)
+    flags.DEFINE_float("weight_decay", default("weight_decay", 5e-4), "Coupled L2 coefficient.", 0)
+    flags.DEFINE_integer("accumulate", 1, "Micro-batches a step.", 1)
+    flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How a step is spread over devices.")
+    flags.DEFINE_integer("evaluations", default("evaluations", 16), "Evaluations during a run.", 1)
+    flags.DEFINE_integer("max_nonfinite", 10, "Steps in a row that may be NaN or infinite before a run stops.", 1)
+    flags.DEFINE_bool("progress", True, "Draw progress bars.")
+    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
+    flags.DEFINE_bool("debug", False, "Show tracebacks.")
+
+
+def check_flags() -> None:
+    """Refuses flags that contradict each other.
+
+    Raises:
+      ValueError: names both flags.
+    """
+    if FLAGS.epochs == 0 or FLAGS.teacher_epochs == 0:
+        raise ValueError("--epochs and --teacher_epochs must be greater than 0.")
+    if FLAGS.batch_size % FLAGS.accumulate:
+        raise ValueError(
+            f"--accumulate={FLAGS.accumulate} does not divide --batch_size={FLAGS.batch_size}; make it a divisor."
+        )
+
+
+def setting_from_flags() -> Setting:
+    """The setting that the flags describe; `--smoke` shrinks it."""
+    check_flags()
+    smoke = FLAGS.smoke
+    return Setting(
+        workdir=FLAGS.workdir,
+        dataset=FLAGS.dataset,
+        data_dir=FLAGS.data_dir,
+        num_train=min(FLAGS.num_train or 256, 256) if smoke else FLAGS.num_train,
+        batch_size=FLAGS.batch_size,
+        epochs=min(FLAGS.epochs, 2) if smoke else FLAGS.epochs,
+        weight_decay=FLAGS.weight_decay,
+        accumulate=FLAGS.accumulate,
+        parallel=FLAGS.parallel,
+        evaluations=min(FLAGS.evaluations, 2) if smoke else FLAGS.evaluations,
+        max_nonfinite=FLAGS.max_nonfinite,
+        progress=FLAGS.progress,
+    )

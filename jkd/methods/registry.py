@@ -1,0 +1,25 @@
+"""Methods by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jkd import _check
+from jkd.distiller import Distiller
+from jkd.methods import dot, supervised
+
+METHODS: dict[str, Callable[..., Distiller]] = {
+    "supervised": supervised.supervised,
+    "kd": dot.kd,
+    "dot": dot.dot,
+}
+"""Every method that trains one student beside one frozen teacher on labelled batches."""
+
+
+def create(name: str, **arguments: Any) -> Distiller:
+    """Builds a method by its name; `arguments` are those of its function.
+
+    Raises:
+      ValueError: for an unknown name; gives the nearest and the list.
+    """
+    _check.known("name", name, METHODS, what="method")
+    return METHODS[name](**arguments)
