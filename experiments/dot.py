@@ -81,7 +81,7 @@ def _write(bench: common.Bench, rows: list[common.Row], cells: Mapping[str, list
     io.export(
         workdir / "export",
         bench.student,
-        next(reversed(cells.values()))[0].variables,
+        list(cells.values())[-1][0].variables,
         example_shape=example.shape[1:],
         config={"network": student, "num_classes": splits.num_classes, "dataset": splits.name},
     )

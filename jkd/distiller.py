@@ -14,9 +14,9 @@ from jkd.optim import PerTermTransformation
 from jkd.terms import Metrics, Reach
 
 Array = jax.Array
-Batch = Mapping[str, Any]
+Batch = dict[str, Any]
 Objective = Callable[[Outputs, Any, Batch], Mapping[str, Array]] | nn.Module
-Transform = Callable[[Batch, Array | None], Batch]
+Transform = Callable[..., Batch]
 
 
 class Distiller(NamedTuple):
@@ -169,7 +169,7 @@ def distill(
         if diagnostics is not None:
             for name, value in diagnostics(total.gradients, opt_state).items():
                 logged[name] = _logged(value, ok)
-        return DistillState(state.step + 1, state.key, *kept, state.reach), logged
+        return DistillState(state.step + 1, state.key, kept[0], kept[1], kept[2], state.reach), logged
 
     def deployed(state: DistillState) -> Variables:
         return {"params": state.params["student"], **state.collections["student"]}
@@ -293,10 +293,10 @@ def _accumulate(part: Any, collections: Any, key: Array, batch: Batch, parts: in
             return (carried, jax.tree.map(jnp.add, carry[1], found)), None
 
         return jax.lax.scan(body, (collections, zero), (keys, micro))[0]
-    total = None
-    for i in range(parts):
+    collections, total = part(collections, keys[0], jax.tree.map(lambda x: x[0], micro))
+    for i in range(1, parts):
         collections, found = part(collections, keys[i], jax.tree.map(lambda x, i=i: x[i], micro))
-        total = found if total is None else jax.tree.map(jnp.add, total, found)
+        total = jax.tree.map(jnp.add, total, found)
     return collections, total
 
 
@@ -320,9 +320,7 @@ def _metrics(total: _Part, finite: dict[str, Array], count: Array, ok: Array) ->
     """(sum, count) of losses, of the caller's metrics and of non-finite steps."""
     rows = jnp.where(ok, count, 0).astype(jnp.float32)
     logged = {f"loss/{name}": (jnp.where(ok, loss * rows, 0), rows) for name, loss in total.losses.items()}
-    logged.update(
-        {f"nonfinite/{name}": ((~flag).astype(jnp.float32), jnp.float32(1)) for name, flag in finite.items()}
-    )
+    logged.update({f"nonfinite/{name}": ((~flag).astype(jnp.float32), jnp.float32(1)) for name, flag in finite.items()})
     for name, (value, number) in total.metrics.items():
         logged[name] = (jnp.where(ok, value, 0), jnp.where(ok, number, 0))
     return logged
@@ -331,6 +329,3 @@ def _metrics(total: _Part, finite: dict[str, Array], count: Array, ok: Array) ->
 def _logged(value: Array, ok: Array) -> tuple[Array, Array]:
     """A scalar of one step as a (sum, count) pair that skipped steps do not enter."""
     return jnp.where(ok, value, 0).astype(jnp.float32), ok.astype(jnp.float32)
-
-
-

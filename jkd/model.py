@@ -61,7 +61,7 @@ def from_linen(module: nn.Module, taps: Sequence[str] = ()) -> Model:
     """
     takes_train = "train" in inspect.signature(type(module).__call__).parameters
 
-    def mode(train: bool) -> dict[str, bool]:
+    def mode(train: bool) -> dict[str, Any]:
         return {"train": train} if takes_train else {}
 
     def init(key: Array, inputs: Any) -> Variables:
@@ -80,7 +80,7 @@ def from_linen(module: nn.Module, taps: Sequence[str] = ()) -> Model:
             return any(_path_matches(path, tap) for tap in taps)
 
         mutable = [name for name in variables if name != "params"] if train else []
-        raw, updated = module.apply(
+        raw, changed = module.apply(
             variables,
             inputs,
             rngs={"dropout": key} if key is not None else None,
@@ -88,6 +88,7 @@ def from_linen(module: nn.Module, taps: Sequence[str] = ()) -> Model:
             capture_intermediates=wanted if taps else False,
             **mode(train),
         )
+        updated = dict(changed)
         captured = _flatten(updated.pop("intermediates", {})) if taps else {}
         return _collect(raw, captured, taps, seen), {**variables, **updated}
 
@@ -108,26 +109,21 @@ def from_nnx(module: nnx.Module | Callable[[nnx.Rngs], nnx.Module], taps: Sequen
     Raises:
       ValueError: when it is first traced, for a tap that matches nothing.
     """
-    if isinstance(module, nnx.Module):
-        graph, fixed_params, fixed_rest = nnx.split(module, nnx.Param, ...)
-    else:
-        graph, fixed_params, fixed_rest = nnx.split(
-            nnx.eval_shape(lambda: module(nnx.Rngs(params=0, dropout=1))), nnx.Param, ...
-        )
+    split: Any = nnx.split
+    make = (lambda rngs: module) if isinstance(module, nnx.Module) else module
+    like = module if isinstance(module, nnx.Module) else nnx.eval_shape(lambda: make(nnx.Rngs(params=0, dropout=1)))
+    graph, like_params, like_rest = split(like, nnx.Param, ...)
 
     def init(key: Array, inputs: Any) -> Variables:
         del inputs
-        if isinstance(module, nnx.Module):
-            params, rest = fixed_params, fixed_rest
-        else:
-            params_key, other_key = jax.random.split(key)
-            _, params, rest = nnx.split(module(nnx.Rngs(params=params_key, dropout=other_key)), nnx.Param, ...)
+        params_key, other_key = jax.random.split(key)
+        _, params, rest = split(make(nnx.Rngs(params=params_key, dropout=other_key)), nnx.Param, ...)
         return {"params": nnx.to_pure_dict(params), "state": nnx.to_pure_dict(rest)}
 
     def restore(variables: Variables) -> nnx.Module:
         states = []
-        for like, pure in ((fixed_params, variables["params"]), (fixed_rest, variables["state"])):
-            state = jax.tree.map(lambda leaf: leaf, like)
+        for shapes, pure in ((like_params, variables["params"]), (like_rest, variables["state"])):
+            state = jax.tree.map(lambda leaf: leaf, shapes)
             nnx.replace_by_pure_dict(state, pure)
             states.append(state)
         return nnx.merge(graph, *states)
@@ -145,7 +141,7 @@ def from_nnx(module: nnx.Module | Callable[[nnx.Rngs], nnx.Module], taps: Sequen
         wanted = {path: value for path, value in flat.items() if any(_path_matches(path, tap) for tap in taps)}
         if not train:
             return _collect(raw, wanted, taps, list(flat)), variables
-        _, _, _, rest = nnx.split(net, nnx.Param, nnx.Intermediate, ...)
+        _, _, _, rest = split(net, nnx.Param, nnx.Intermediate, ...)
         return _collect(raw, wanted, taps, list(flat)), {**variables, "state": nnx.to_pure_dict(rest)}
 
     return Model(init, apply)

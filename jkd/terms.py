@@ -80,6 +80,7 @@ def find_reach(fun: Callable[[Any], tuple[Terms, Any]], params: Any) -> Reach:
     Returns:
       For each term one boolean a leaf, in the order of `jax.tree.leaves(params)`.
     """
+    treedef: Any
     leaves, treedef = jax.tree.flatten(params)
     hit: set[int] = set()
     probes = [_probe(i, hit) for i in range(len(leaves))]
@@ -108,7 +109,7 @@ def mean(values: Array, *, where: Array | None, count: Array | None = None, part
     Returns:
       A float32 scalar (float64 if `values` is), whose sum over devices and parts is the mean; 0 if no row counts.
     """
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
     if values.ndim == 0:
         return values / (parts * axis.size())
     if where is None:
@@ -165,5 +166,6 @@ def _probe(index: int, hit: set[int]) -> Callable[[Array], Array]:
 
 def _mask(gradient: Any, flags: tuple[bool, ...]) -> Any:
     """Puts `optax.MaskedNode()` where a flag is False."""
+    treedef: Any
     leaves, treedef = jax.tree.flatten(gradient)
     return treedef.unflatten([leaf if flag else optax.MaskedNode() for leaf, flag in zip(leaves, flags, strict=True)])

@@ -14,6 +14,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture
+def optax_promotion():
+    """Standard promotion, for tests that run Optax's own Adam or schedules: they mix integers and floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
 def x64():
     """Runs a test in 64-bit JAX."""
     with jax.enable_x64(True):

@@ -1,7 +1,7 @@
 """One cell of a table: a method with a seed, trained, evaluated and kept, so that a table resumes cell by cell."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +110,7 @@ class Bench(NamedTuple):
     splits: data.Splits
     student: Model
     teacher: Teacher
-    evaluate: Callable[[Variables, Sequence[Batch]], dict[str, float]]
+    evaluate: Callable[[Variables, train.Source], dict[str, float]]
     describe: dict[str, Any]
 
     def sources(self) -> dict[str, data.EvalBatches]:

@@ -48,7 +48,7 @@ def obtain_teacher(
     if checkpoint is not None:
         batch = splits.transform(data.EvalBatches(splits.validation, 1)[0], None)
         like = jax.eval_shape(model.init, jax.random.key(0), batch["inputs"])
-        variables = io.load_weights(checkpoint, like, network=module)
+        variables: Variables = io.load_weights(checkpoint, like, network=module)
         identity = f"{name} from {hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]}"
     else:
         variables, identity = _trained(setting, splits, model, name, seed, epochs, learning_rate)

@@ -48,7 +48,7 @@ def per_term(
 
     Example:
       >>> import jax.numpy as jnp, optax
-      >>> tx = per_term({"task": optax.sgd(0.1), "distill": optax.adam(1e-3)})
+      >>> tx = per_term({"task": optax.sgd(0.1), "distill": optax.sgd(0.01, momentum=0.9)})
       >>> params = {"w": jnp.ones(3)}
       >>> grads = {"task": {"w": jnp.ones(3)}, "distill": {"w": optax.MaskedNode()}}
       >>> updates, state = tx.update(grads, tx.init(params), params)
@@ -72,9 +72,7 @@ def per_term(
         results, states = [], {}
         for name, tx in chains.items():
             filled = _fill(updates[name], like)
-            result, states[name] = tx.update(
-                filled, state.terms[name], params, term=name, reached=reached, **extra
-            )
+            result, states[name] = tx.update(filled, state.terms[name], params, term=name, reached=reached, **extra)
             results.append(_drop(result, reached[name]))
         total, final_state = final.update(_sum(results), state.after, params, **extra)
         anywhere = jax.tree.map(lambda *flags: any(flags), *reached.values())

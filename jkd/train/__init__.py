@@ -1,7 +1,7 @@
 """The only training loop in the house, and what it stands on."""
 
 from jkd.train.checkpoint import Checkpoints, Damaged
-from jkd.train.evaluate import classification, evaluator
+from jkd.train.evaluate import Source, classification, evaluator
 from jkd.train.loop import Result, fit
 from jkd.train.metrics import read_metrics
 from jkd.train.parallel import Placement, jit_placement, pmap_placement
@@ -15,6 +15,7 @@ __all__ = [
     "NonFinite",
     "Placement",
     "Result",
+    "Source",
     "classification",
     "evaluator",
     "fit",

@@ -92,7 +92,7 @@ def unflatten(flat: dict[str, Any], like: Any) -> Any:
     def leaf(path: Any, ref: Any) -> Any:
         value = flat.get(jax.tree_util.keystr(path, simple=True, separator="/"))
         if jnp.issubdtype(ref.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(value, impl=jax.random.key_impl(ref) if not _is_shape(ref) else None)
+            return jax.random.wrap_key_data(jnp.asarray(value))
         return jnp.zeros(ref.shape, ref.dtype) if value is None else value
 
     return jax.tree_util.tree_map_with_path(leaf, like)
@@ -100,7 +100,7 @@ def unflatten(flat: dict[str, Any], like: Any) -> Any:
 
 def checksums(flat: dict[str, Any]) -> dict[str, int]:
     """CRC-32 of each leaf's bytes."""
-    return {name: zlib.crc32(np.ascontiguousarray(jax.device_get(leaf)).view(np.uint8)) for name, leaf in flat.items()}
+    return {name: zlib.crc32(np.asarray(jax.device_get(leaf)).tobytes()) for name, leaf in flat.items()}
 
 
 def _manager(directory: Path, keep: int) -> Any:

@@ -1,7 +1,7 @@
 """Evaluation on a fixed split: exact means under padding, one compilation."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,27 @@ from jkd import losses
 from jkd.distiller import Batch, Transform
 from jkd.model import Model, Variables
 
+class Source(Protocol):
+    """Batches of one shape by index, each with `mask` `[B]` that is False on padding (`jkd.data.EvalBatches`)."""
+
+    def __len__(self) -> int:
+        """Number of batches."""
+
+    def __getitem__(self, index: int, /) -> Batch:
+        """One batch."""
+
+
 Measure = Callable[[Variables, Batch], Mapping[str, jax.Array]]
 
 
-def evaluator(measure: Measure) -> Callable[[Variables, Sequence[Batch]], dict[str, float]]:
+def evaluator(measure: Measure) -> Callable[[Variables, Source], dict[str, float]]:
     """Builds `(variables, source) -> {name: mean}` over a whole split.
 
     Args:
       measure: `(variables, batch) -> {name: values [B]}`; compiled once for all sources of one batch shape.
 
     Returns:
-      A function of the variables and of a source: batches of one shape, each with `mask` `[B]` that is False on
-      padding (`jkd.data.EvalBatches`).
+      A function of the variables and of a `Source`.
     """
 
     @jax.jit
@@ -32,7 +41,7 @@ def evaluator(measure: Measure) -> Callable[[Variables, Sequence[Batch]], dict[s
             for name, values in measure(variables, batch).items()
         }
 
-    def evaluate(variables: Variables, source: Sequence[Batch]) -> dict[str, float]:
+    def evaluate(variables: Variables, source: Source) -> dict[str, float]:
         totals: dict[str, float] = {}
         rows = 0
         for index in range(len(source)):
@@ -57,7 +66,7 @@ def classification(model: Model, transform: Transform | None = None) -> Measure:
     """
 
     def measure(variables: Variables, batch: Batch) -> Mapping[str, jax.Array]:
-        prepared = batch if transform is None else transform(batch, None)
+        prepared = batch if transform is None else transform(batch)
         logits = model.apply(variables, prepared["inputs"], train=False)[0].logits
         return {
             "accuracy": (logits.argmax(-1) == prepared["label"]).astype(jnp.float32),

@@ -1,0 +1,156 @@
+"""per_term and dot: composition, absent against zero, equality with SGD."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jkd import optim
+
+ABSENT = optax.MaskedNode()
+
+
+def random_tree(seed, dtype=jnp.float64):
+    rng = np.random.default_rng(seed)
+    return {"w": jnp.asarray(rng.normal(size=(3, 2)), dtype), "b": jnp.asarray(rng.normal(size=2), dtype)}
+
+
+def trajectory(tx, params, gradients):
+    state = tx.init(params)
+    step = jax.jit(tx.update)
+    for gradient in gradients:
+        updates, state = step(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 5e-4])
+def test_delta_zero_is_sgd_with_momentum_to_the_bit(x64, optax_promotion, weight_decay):
+    schedule = optax.piecewise_constant_schedule(0.1, {20: 0.1})
+    terms = [{"task": random_tree(2 * i), "distill": random_tree(2 * i + 1)} for i in range(50)]
+    sums = [jax.tree.map(jnp.add, g["task"], g["distill"]) for g in terms]
+    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
+    ours = trajectory(optim.dot(schedule, delta=0.0, weight_decay=weight_decay), random_tree(99), terms)
+    theirs = trajectory(optax.chain(decay, optax.sgd(schedule, momentum=0.9)), random_tree(99), sums)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_small_delta_tends_to_sgd_and_a_large_one_does_not(x64):
+    terms = [{"task": random_tree(2 * i), "distill": random_tree(2 * i + 1)} for i in range(20)]
+    sgd, near, far = (trajectory(optim.dot(0.1, delta=d), random_tree(9), terms)["w"] for d in (0.0, 1e-9, 0.09))
+    np.testing.assert_allclose(near, sgd, rtol=1e-6)
+    assert np.abs(far - sgd).max() > 0.01
+
+
+def test_absent_uses_the_plain_momentum_and_zero_does_not(x64):
+    params, one, zero = {"w": jnp.ones(2)}, {"w": jnp.ones(2)}, {"w": jnp.zeros(2)}
+    absent = [{"task": one, "distill": {"w": ABSENT}}] * 3
+    zeros = [{"task": one, "distill": zero}] * 3
+    sgd = trajectory(optax.sgd(0.1, 0.9), params, [one] * 3)["w"]
+    np.testing.assert_allclose(trajectory(optim.dot(0.1), params, absent)["w"], sgd, rtol=1e-12)
+    expected = 1 - 0.1 * (1 + (1 + 0.825) + (1 + 0.825 + 0.825**2))
+    np.testing.assert_allclose(trajectory(optim.dot(0.1), params, zeros)["w"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("present", ["task", "distill"])
+def test_none_masks_and_masked_nodes_say_the_same(x64, present):
+    other = {"task": "distill", "distill": "task"}[present]
+    params, one = {"w": jnp.ones(2), "b": jnp.ones(2)}, {"w": jnp.ones(2), "b": jnp.ones(2)}
+
+    def run(leaf, **masks):
+        tx = optim.dot(0.1, weight_decay=0.1, **masks)
+        return trajectory(tx, params, [{present: one, other: {"w": leaf, "b": jnp.ones(2)}}] * 4)
+
+    masked = run(ABSENT)
+    jax.tree.map(np.testing.assert_array_equal, masked, run(None))
+    jax.tree.map(
+        np.testing.assert_array_equal, masked, run(jnp.full(2, 7.0), **{f"{other}_mask": {"w": False, "b": True}})
+    )
+    assert not np.array_equal(masked["w"], masked["b"])
+
+
+def test_weight_decay_reaches_every_parameter_once(x64):
+    params = {"both": jnp.ones(1), "kd": jnp.ones(1), "none": jnp.ones(1)}
+    zero = jnp.zeros(1)
+    gradients = {
+        "task": {"both": zero, "kd": ABSENT, "none": ABSENT},
+        "distill": {"both": zero, "kd": zero, "none": ABSENT},
+    }
+    tx = optim.dot(1.0, weight_decay=0.5)
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    assert {name: float(value[0]) for name, value in updates.items()} == {"both": -0.5, "kd": -0.5, "none": 0.0}
+
+
+def test_an_absent_leaf_leaves_its_buffer_alone(x64):
+    params, one = {"w": jnp.ones(1)}, {"w": jnp.ones(1)}
+    tx = optim.dot(0.1)
+    _, state = tx.update({"task": one, "distill": one}, tx.init(params), params)
+    _, state = tx.update({"task": one, "distill": {"w": ABSENT}}, state, params)
+    assert state.terms["distill"].trace["w"][0] == 1
+
+
+def test_any_chain_per_term(x64, optax_promotion):
+    params = random_tree(0)
+    chains = {
+        "task": optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1, 0.8)),
+        "distill": optax.chain(optax.add_decayed_weights(0.1), optax.adam(1e-2)),
+    }
+    tx = optim.per_term(chains)
+    state, states = tx.init(params), {name: chain.init(params) for name, chain in chains.items()}
+    for i in range(5):
+        gradients = {"task": random_tree(i), "distill": random_tree(10 + i)}
+        updates, state = tx.update(gradients, state, params)
+        parts = {}
+        for name, chain in chains.items():
+            parts[name], states[name] = chain.update(gradients[name], states[name], params)
+        jax.tree.map(
+            lambda u, a, b: np.testing.assert_allclose(u, a + b, rtol=1e-12), updates, parts["task"], parts["distill"]
+        )
+
+
+def test_accumulation_per_term_equals_one_large_batch(x64, optax_promotion):
+    def chain():
+        return optax.MultiSteps(optax.sgd(0.1, 0.9), every_k_schedule=2).gradient_transformation()
+
+    params = random_tree(0)
+    tx = optim.per_term({"task": chain(), "distill": chain()})
+    pairs = [{"task": random_tree(i), "distill": random_tree(9 + i)} for i in range(4)]
+    accumulated = trajectory(tx, params, pairs)
+    means = [jax.tree.map(lambda a, b: (a + b) / 2, pairs[i], pairs[i + 1]) for i in (0, 2)]
+    whole = trajectory(optim.per_term({"task": optax.sgd(0.1, 0.9), "distill": optax.sgd(0.1, 0.9)}), params, means)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), accumulated, whole)
+
+
+def test_buffers_may_have_another_dtype():
+    params = random_tree(0, jnp.float32)
+    tx = optim.dot(0.1, accumulator_dtype=jnp.bfloat16)
+    state = tx.init(params)
+    updates, state = tx.update({"task": params, "distill": params}, state, params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.terms)} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"delta": 0.2}, r"delta=0.2 with momentum=0.9 gives the momenta 0.7 \(task\) and 1.1 \(distillation\)"),
+        ({"delta": -0.1}, "delta must not be negative"),
+        ({"momentum": 1.5}, r"momentum=1.5 must lie in \[0.0, 1.0\]"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 must not be negative"),
+    ],
+)
+def test_refusals(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        optim.dot(0.1, **arguments)
+
+
+def test_terms_must_be_those_of_the_optimiser():
+    tx = optim.dot(0.1)
+    params = {"w": jnp.ones(2)}
+    with pytest.raises(
+        ValueError, match=r"terms \['task'\]; the optimiser has a chain for each of \['distill', 'task'\]"
+    ):
+        tx.update({"task": params}, tx.init(params), params)
+    with pytest.raises(ValueError, match="transforms is empty"):
+        optim.per_term({})
