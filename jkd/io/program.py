@@ -53,8 +53,8 @@ def export(
 
     Example:
       >>> import jax, jax.numpy as jnp, pathlib, tempfile
-      >>> import jkd
-      >>> model = jkd.from_linen(jkd.nets.mlp(3, width=4))
+      >>> from jkd import from_linen, nets
+      >>> model = from_linen(nets.mlp(3, width=4))
       >>> variables = model.init(jax.random.key(0), jnp.ones((1, 5)))
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     path = export(folder, model, variables, example_shape=(5,), config={"width": 4}) / "student.jaxexport"

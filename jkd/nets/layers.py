@@ -16,6 +16,11 @@ uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform within `1 / sqrt(fan_in)`: what PyTorch gives a layer whose author chose nothing."""
 
 
+def _at_least_float32(dtype: Any) -> Any:
+    """The dtype itself, or float32 where it is narrower, which normalisation and logits need."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def conv(
     x: Array,
     features: int,
@@ -50,7 +55,12 @@ def batch_norm(x: Array, *, name: str, train: bool, dtype: Any, axis_name: str |
     """
     wide = _at_least_float32(dtype)
     norm = nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=wide, axis_name=axis_name, name=name
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=wide,
+        axis_name=axis_name,
+        name=name,
     )
     return norm(x.astype(wide)).astype(dtype)
 
@@ -65,14 +75,9 @@ def classifier(
 ) -> Array:
     """Linear layer `[B, D] -> [B, C]` whose logits leave in at least float32, whatever the compute dtype."""
     logits = nn.Dense(num_classes, dtype=dtype, kernel_init=kernel_init, name=name)(pooled)
-    return logits.astype(_at_least_float32(logits.dtype))
+    return logits.astype(_at_least_float32(dtype))
 
 
 def global_mean(x: Array) -> Array:
     """Mean over all axes between batch and channels: `[B, ..., D] -> [B, D]`."""
     return x.mean(axis=tuple(range(1, x.ndim - 1)))
-
-
-def _at_least_float32(dtype: Any) -> Any:
-    """The dtype itself, or float32 where it is narrower."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype

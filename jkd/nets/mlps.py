@@ -38,7 +38,10 @@ class MLP(nn.Module):
         x = inputs.reshape(inputs.shape[0], -1)
         for layer in range(1, self.depth + 1):
             preact = nn.Dense(
-                self.width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"dense{layer}"
+                self.width,
+                kernel_init=nn.initializers.he_normal(),
+                dtype=self.dtype,
+                name=f"dense{layer}",
             )(x)
             x = nn.relu(preact)
             self.sow("intermediates", f"hidden{layer}_preact", preact)

@@ -80,8 +80,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stem, stages of residual blocks, global mean, linear classifier.
 
-    Sows `stem`, `stage1`, …, each stage also before its last ReLU as `stage1_preact`, …, and `pooled`. Sub-modules are
-    `conv1`, `bn1`, `stage1_0` (stage, block), …, `fc`.
+    Sows `stem` (before any pooling), `stage1`, …, each stage also before its last ReLU as `stage1_preact`, …, and
+    `pooled`. Sub-modules are `conv1`, `bn1`, `stage1_0` (stage, block), …, `fc`.
 
     Attributes:
       num_classes: C.
@@ -109,9 +109,9 @@ class ResNet(nn.Module):
         size, strides = (7, 2) if self.imagenet_stem else (3, 1)
         x = layers.conv(inputs, self.stem_width, (size, size), strides=strides, dtype=self.dtype, name="conv1")
         x = nn.relu(layers.batch_norm(x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn1"))
+        self.sow("intermediates", "stem", x)
         if self.imagenet_stem:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        self.sow("intermediates", "stem", x)
         for stage, (blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), start=1):
             for index in range(blocks):
                 halve = stage > 1 and index == 0
