@@ -59,7 +59,9 @@ def batch_norm(x: Array, *, name: str, train: bool, dtype: Any, axis_name: str |
         momentum=0.9,
         epsilon=1e-5,
         dtype=wide,
+        param_dtype=wide,
         axis_name=axis_name,
+        force_float32_reductions=False,  # `wide` is enough, and strict promotion refuses to force float64
         name=name,
     )
     return norm(x.astype(wide)).astype(dtype)
