@@ -61,6 +61,9 @@ def test_permutations_of_two_epochs_are_kept(monkeypatch, numbered):
     for step in range(8):
         _ = batches[step]
     assert drawn == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    for step in (5, 7, 5, 7, 6):  # all within the last two epochs
+        _ = batches[step]
+    assert len(drawn) == 4
 
 
 def test_far_steps_need_no_walk_and_do_not_overflow(numbered):
