@@ -1,6 +1,6 @@
 """Several losses of one forward pass: their means, their gradients, and which parameter each of them reaches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +43,9 @@ def term_gradients(
 ) -> TermGradients:
     """Differentiates several losses with one forward pass and one pull-back for each.
 
+    Each pull-back is the transpose of its own term alone: what only the other terms need is neither computed nor, if
+    it is not finite, mixed in.
+
     Args:
       fun: `params -> ({term: scalar}, aux)`.
       params: what to differentiate by.
@@ -53,14 +56,18 @@ def term_gradients(
     Returns:
       Losses, gradients and aux.
     """
-    losses, pull_back, aux = jax.vjp(fun, params, has_aux=True)
+    losses, linear, aux = jax.linearize(fun, params, has_aux=True)
+
+    def pull_back(names: Iterable[str]) -> Any:
+        def chosen(tangents: Any) -> list[Array]:
+            out = linear(tangents)
+            return [out[name] for name in names]
+
+        return jax.linear_transpose(chosen, params)([jnp.ones_like(losses[name]) for name in names])[0]
+
     if together:
-        (gradient,) = pull_back(jax.tree.map(jnp.ones_like, losses))
-        return TermGradients(losses, {"sum": gradient}, aux)
-    gradients = {}
-    for name in losses:
-        unit = {other: jnp.full_like(loss, float(other == name)) for other, loss in losses.items()}
-        (gradients[name],) = pull_back(unit)
+        return TermGradients(losses, {"sum": pull_back(losses)}, aux)
+    gradients = {name: pull_back([name]) for name in losses}
     if reach is not None:
         gradients = {name: _mask(gradients[name], flags) for name, flags in reach}
     return TermGradients(losses, gradients, aux)
