@@ -173,7 +173,7 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _path_matches(path: str, pattern: str) -> bool:
-    """Glob match by level: `*` within one level, `**` over any number of levels."""
+    """Matches a path by levels: `*` within one level, `**` over any number of them."""
 
     def match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
         if not patterns:

@@ -111,7 +111,7 @@ def test_nnx_taps_and_their_refusal():
     outputs, _ = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, INPUTS)
     first = variables["params"]["first"]
     np.testing.assert_allclose(outputs.features["first"], INPUTS @ first["kernel"] + first["bias"][None], rtol=1e-5)
-    with pytest.raises(ValueError, match="'nowhere' matches no sub-module.*dropout, first, head, norm"):
+    with pytest.raises(ValueError, match=r"'nowhere' matches no sub-module.*dropout, first, head, norm"):
         jkd.from_nnx(NnxNet, taps=("nowhere",)).apply(variables, INPUTS, train=False)
 
 

@@ -101,7 +101,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def _format(row: Row, key: str) -> str:
     values = row.values.get(key, [])
     if not values:
-        return "–"
+        return "-"
     _, factor, decimals = COLUMNS[key]
     mean, deviation = mean_and_deviation(values)
     text = f"{mean * factor:.{decimals}f}"

@@ -20,6 +20,9 @@ class Examples(Protocol):
     def take(self, indices: np.ndarray) -> Batch:
         """Returns the examples at `indices` [B], each in [0, N), as `inputs` [B, ...], `label` [B] and `id` [B]."""
 
+    def select(self, indices: np.ndarray) -> "Examples":
+        """Returns the subset at `indices`, in their order."""
+
     def digest(self) -> str:
         """Returns a hexadecimal hash of what the examples are: equal digests mean equal data."""
 

@@ -30,8 +30,8 @@ def export(
 
     `student.safetensors` holds the variables by path, `student.json` says what they are, and `student.jaxexport` is
     the evaluation-mode program from inputs `[b, *example_shape]` to logits, for any batch size b, on CPU, CUDA, ROCm
-    and TPU. The weights are constants of the program, so that running it takes JAX (with `flatbuffers`) and nothing
-    else:
+    and TPU. The weights are constants of the program, so that running it takes JAX (with `flatbuffers`, which
+    `jax.export` reads with) and nothing else:
 
         program = jax.export.deserialize(bytearray(open("student.jaxexport", "rb").read()))
         logits = program.call(images)
@@ -81,9 +81,10 @@ def export(
         "jax": jax.__version__,
     }
     text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    binary = bytes(program.serialize())
     directory = Path(directory)
     save_safetensors(directory / "student.safetensors", variables)
-    write_whole(directory / "student.jaxexport", bytes(program.serialize()))
+    write_whole(directory / "student.jaxexport", binary)
     write_whole(directory / "student.json", text.encode())
     return directory
 

@@ -149,7 +149,7 @@ def open_npz(path: Path) -> TensorFile:
         try:
             with zipfile.ZipFile(path) as archive:
                 return action(archive)
-        except OSError:
+        except FileNotFoundError:
             raise
         except Exception as error:  # damaged archives raise a dozen types from zipfile, zlib, struct and ast
             raise ValueError(f"{path} is not a sound .npz archive: {error}. Get or write the file again.") from error

@@ -121,7 +121,10 @@ def load_orbax(path: str | os.PathLike[str], template: Variables) -> dict[str, A
 
         def read() -> dict[str, np.ndarray]:
             target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(template))
-            restored = checkpointer.restore(directory, target)
+            try:
+                restored = checkpointer.restore(directory, target)
+            except Exception as error:
+                raise ValueError(f"{path} is a damaged Orbax directory: {error}.") from error
             return {name: np.asarray(leaf) for name, (_, leaf) in _by_path(restored).items()}
 
         return _fill(tensor_files.TensorFile(specs, read), template, None, str(path))
@@ -186,5 +189,5 @@ def _fill(
             infinite.append(name)
         filled[keys] = jnp.asarray(value)
     if infinite:
-        raise ValueError(f"{source} holds values that are not finite in {leaf.dtype}: {some(infinite)}.")
+        raise ValueError(f"{source} holds values that are not finite in the network's dtype: {some(infinite)}.")
     return {**{name: {} for name in template}, **traverse_util.unflatten_dict(filled)}

@@ -55,12 +55,12 @@ def hinton_kd(
         Learning Workshop 2014, https://arxiv.org/abs/1503.02531
     """
     _check.within("alpha", alpha, 0.0, 1.0)
-    task = cross_entropy(student_logits, labels, where=where)
-    soft = kl_divergence(student_logits, teacher_logits, temperature=temperature, where=where)
-    task, soft = floats(task=task, soft=soft)
+    student, teacher = floats(student_logits=student_logits, teacher_logits=teacher_logits)
+    task = cross_entropy(student, labels, where=where)
+    soft = kl_divergence(student, teacher, temperature=temperature, where=where)
     if class_mean:
-        soft = soft / jnp.maximum(_safe.count(where, student_logits.shape, -1).astype(soft.dtype), 1)
-    weight = _row_weight(alpha, soft, student_logits, where)
+        soft = soft / jnp.maximum(_safe.count(where, student.shape, -1).astype(soft.dtype), 1)
+    weight = _row_weight(alpha, soft, student, where)
     return (1 - weight) * task + weight * soft
 
 

@@ -129,8 +129,9 @@ def rkd(
     """
     _check.not_negative("distance_weight", distance_weight)
     _check.not_negative("angle_weight", angle_weight)
-    distance = rkd_distance(student_embeddings, teacher_embeddings, where=where)
-    angle = rkd_angle(student_embeddings, teacher_embeddings, where=where)
+    student, teacher = floats(student_embeddings=student_embeddings, teacher_embeddings=teacher_embeddings)
+    distance = rkd_distance(student, teacher, where=where)
+    angle = rkd_angle(student, teacher, where=where)
     return number(distance_weight, distance) * distance + number(angle_weight, angle) * angle
 
 

@@ -14,7 +14,8 @@ def pairwise_distances(
     """Euclidean distances between all rows.
 
     `d_ij = sqrt(max(|x_i - x_j|^2, eps))`, 0 on the diagonal. The differences are formed before they are squared:
-    `|a|^2 + |b|^2 - 2 a.b` would cancel in float32. Rows that are equal pass no gradient.
+    `|a|^2 + |b|^2 - 2 a.b` would cancel in float32. They are formed again for the gradient rather than kept, so that
+    memory grows as B^2 and not as B^2 D. Rows that are equal pass no gradient.
 
     Args:
         embeddings: `[B, D]`, floating.
@@ -45,7 +46,13 @@ def pairwise_distances(
     if where is not None:
         _check.where_examples(where, x.shape[0])
     x = _safe.keep(x, where)
-    squares = jnp.maximum(jnp.sum(jnp.square(x[:, None] - x[None]), axis=-1), eps)
+    squares = jnp.maximum(_squared_differences(x), eps)
     kept = _safe.mask(where, x.shape[:1])
     pairs = kept[:, None] & kept[None] & ~jnp.eye(x.shape[0], dtype=bool)
     return jnp.where(pairs, squares if squared else _safe.sqrt(squares), 0)
+
+
+@jax.checkpoint
+def _squared_differences(x: jax.Array) -> jax.Array:
+    """`[B, B]`: `|x_i - x_j|^2`."""
+    return jnp.sum(jnp.square(x[:, None] - x[None]), axis=-1)

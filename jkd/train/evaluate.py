@@ -1,7 +1,7 @@
 """Evaluation on a fixed split: exact means under padding, one compilation."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jkd import losses
 from jkd.distiller import Batch, Transform
 from jkd.model import Model, Variables
+
 
 class Source(Protocol):
     """Batches of one shape by index, each with `mask` `[B]` that is False on padding (`jkd.data.EvalBatches`)."""

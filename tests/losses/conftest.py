@@ -1,0 +1,229 @@
+"""Example inputs for every loss of `jkd.losses`, found by introspection: what the property suite runs on.
+
+A new loss is tested without being named here if its positional arguments have known names. Otherwise: add a maker to
+MAKERS, values for keywords without a default to KEYWORDS, and, with a reason, what it cannot hold to the tables below.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jkd.losses
+
+NOT_A_LOSS = {"CRDResult"}
+NO_WHERE: dict[str, str] = {}
+PASSES_TEACHER_GRADIENT = {"crd": ["teacher_embeddings"]}  # both linear maps learn
+NOT_ZERO_AT_EQUALITY = {
+    "hinton_kd": "the cross-entropy with the labels remains",
+    "activation_boundary": "an entry within the margin is pushed away from 0",
+    "variational_information": "a log-likelihood of a density",
+    "crd": "a contrast with a memory",
+}
+KINK_AT_EQUALITY = {"factor_transfer": "an absolute value, whose slope there is rounding"}
+ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
+KEYWORDS = {"crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Small lengths of all axes; the memory has N rows."""
+
+    B: int = 4
+    C: int = 5
+    H: int = 4
+    D: int = 3
+    E: int = 6
+    N: int = 8
+
+
+def floats(*axes, then=lambda x: x):
+    """A maker of floating arrays: `axes` are names of Sizes or numbers, `then` maps into the valid range."""
+
+    def make(rng, sizes, fill):
+        shape = tuple(a if isinstance(a, int) else getattr(sizes, a) for a in axes)
+        return then(fill(rng, shape)).astype(np.float32)
+
+    make.batched = axes[0] == "B"
+    return make
+
+
+def integers(*axes, below):
+    """A maker of integers in [0, below); they differ along the first axis."""
+
+    def make(rng, sizes, fill):
+        shape = tuple(a if isinstance(a, int) else getattr(sizes, a) for a in axes)
+        count = getattr(sizes, below)
+        return (
+            (np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)) + rng.integers(count, size=shape[1:])) % count
+        ).astype(np.int32)
+
+    make.batched = axes[0] == "B"
+    return make
+
+
+def listed(*makers):
+    """A maker of a list."""
+
+    def make(rng, sizes, fill):
+        return [maker(rng, sizes, fill) for maker in makers]
+
+    make.batched = makers[0].batched
+    return make
+
+
+def softmax(x):
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+
+MAKERS: dict[str, Callable] = {
+    "student_logits": floats("B", "C"),
+    "teacher_logits": floats("B", "C"),
+    "targets": floats("B", "C", then=softmax),
+    "labels": integers("B", below="C"),
+    "student_features": floats("B", "H", "H", "D"),
+    "teacher_features": floats("B", "H", "H", "D"),
+    "student_bottom": floats("B", "H", "H", "D"),
+    "student_top": floats("B", "H", "H", 2),
+    "teacher_bottom": floats("B", "H", "H", "D"),
+    "teacher_top": floats("B", "H", "H", 2),
+    "margin": floats("D", then=lambda x: -np.abs(x)),
+    "predicted_mean": floats("B", "H", "H", "D"),
+    "log_scale": floats("D"),
+    "student_stages": listed(floats("B", "H", "H", "D"), floats("B", "H", "H", 2)),
+    "teacher_stages": listed(floats("B", "H", "H", "D"), floats("B", "H", "H", 2)),
+    "student_embeddings": floats("B", "E"),
+    "teacher_embeddings": floats("B", "E"),
+    "student_memory": floats("N", "E"),
+    "teacher_memory": floats("N", "E"),
+    "contrast_index": integers("B", 4, below="N"),
+    "queries": floats("B", "E"),
+    "keys": floats("B", "E"),
+}
+CONSTANT = ("teacher_", "targets", "margin", "student_memory")
+
+FILLS = {
+    "random": lambda rng, shape: rng.normal(size=shape),
+    "wide": lambda rng, shape: 4 * rng.normal(size=shape),
+    "1e4": lambda rng, shape: np.where(rng.random(shape) < 0.5, -1e4, 1e4),
+    "1e4 mixed": lambda rng, shape: rng.choice([-1e4, -1.0, 0.0, 1.0, 1e4], size=shape),
+    "equal rows": lambda rng, shape: np.broadcast_to(rng.normal(size=shape[1:]), shape),
+    "flat rows": lambda rng, shape: np.full(shape, 1e4 + rng.normal()),
+    "zeros": lambda rng, shape: np.zeros(shape),
+    "tiny": lambda rng, shape: 1e-12 * rng.normal(size=shape),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One loss, its inputs, and its value with all gradients as one compiled function."""
+
+    name: str
+    function: Callable
+    arguments: tuple[str, ...]
+    keywords: dict
+
+    def make(self, fill="random", dtype=jnp.float32, *, sizes=None, seed=0):
+        """Inputs by argument name, floating ones of `dtype`; the same numbers for all types that can hold them."""
+        rng = np.random.default_rng(seed)
+        raw = {name: MAKERS[name](rng, sizes or Sizes(), FILLS[fill]) for name in self.arguments}
+        return cast(raw, dtype)
+
+    def call(self, inputs, where=None, **keywords):
+        """The loss itself, of what else the function returns."""
+        where = {} if self.name in NO_WHERE else {"where": where}
+        result = self.function(*(inputs[name] for name in self.arguments), **self.keywords, **where, **keywords)
+        return getattr(result, "loss", result)
+
+    @functools.cached_property
+    def evaluate(self):
+        """(inputs, where=None) -> (value, gradient of its sum for every floating input)."""
+
+        def total(floating, rest, where):
+            value = self.call({**floating, **rest}, where)
+            return jnp.sum(value), value
+
+        def evaluate(floating, rest, where):
+            gradients, value = jax.grad(total, has_aux=True)(floating, rest, where)
+            return value, gradients
+
+        # Each program runs a few times on a few numbers: compiling is what costs.
+        compiled = jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
+        return lambda inputs, where=None: compiled(*split(inputs), where)
+
+    @functools.cached_property
+    def per_example(self):
+        """Whether the loss is one value for each example."""
+        return jax.eval_shape(self.call, self.make()).ndim > 0
+
+    def is_constant(self, name):
+        """Whether an argument is one that no gradient may reach."""
+        return name.startswith(CONSTANT) and name not in PASSES_TEACHER_GRADIENT.get(self.name, ())
+
+    def rows(self, inputs, change):
+        """`inputs` with `change` applied to every array that has one row for each example."""
+        return {name: jax.tree.map(change, value) if MAKERS[name].batched else value for name, value in inputs.items()}
+
+
+def cast(inputs, dtype):
+    """Floating leaves as `dtype`."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), inputs)
+
+
+def split(inputs):
+    """Inputs that can be differentiated, and the others."""
+    floating = {name: v for name, v in inputs.items() if jnp.issubdtype(jax.tree.leaves(v)[0].dtype, jnp.floating)}
+    return floating, {name: v for name, v in inputs.items() if name not in floating}
+
+
+@functools.cache
+def find(name):
+    """The case of a loss; fails with what to add if its arguments are not known."""
+    function = getattr(jkd.losses, name)
+    parameters = inspect.signature(function).parameters.values()
+    arguments = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    keywords = KEYWORDS.get(name, {})
+    unknown = [a for a in arguments if a not in MAKERS]
+    open_keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    unknown += [f"{k}=" for k in open_keywords if k not in keywords and k != "where"]
+    if unknown:
+        pytest.fail(
+            f"jkd.losses.{name}: no example for {', '.join(unknown)}. Add positional arguments to MAKERS and keywords "
+            f"without default to KEYWORDS in {__file__}.",
+            pytrace=False,
+        )
+    return Case(name, function, arguments, keywords)
+
+
+LOSSES = sorted(set(jkd.losses.__all__) - NOT_A_LOSS)
+
+
+def pytest_generate_tests(metafunc):
+    """Runs every test that takes `loss` for every loss."""
+    if "loss" in metafunc.fixturenames:
+        metafunc.parametrize("loss", LOSSES, indirect=True)
+
+
+@pytest.fixture
+def loss(request):
+    """The case of the loss that the test is run for."""
+    return find(request.param)
+
+
+@pytest.fixture
+def tables():
+    """What losses cannot hold, by name, and why."""
+    return {
+        "no where": NO_WHERE,
+        "not zero at equality": NOT_ZERO_AT_EQUALITY,
+        "kink at equality": KINK_AT_EQUALITY,
+        "order matters": ORDER_MATTERS,
+        "fills": list(FILLS),
+        "sizes": Sizes,
+    }
