@@ -1,5 +1,6 @@
 """Which tensor of a file belongs where in a network; everything that does not fit is told at once."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,22 +40,7 @@ def match(
         else:
             ndim = len(specs[name].shape)
             places[name] = (path, tuple(range(ndim)) if name == path else rules.kernel_axes(path, ndim))
-    found = [path for path, _ in places.values()]
-    misfits = {
-        "missing": [path for path in wanted if path not in found],
-        "unused": unused,
-        "repeated": [f"{name} for {path}" for name, (path, _) in places.items() if found.count(path) > 1],
-        "of another shape": [
-            f"{name} {shape} for {path} {tuple(wanted[path].shape)}"
-            for name, (path, axes) in places.items()
-            if (shape := tuple(specs[name].shape[axis] for axis in axes)) != tuple(wanted[path].shape)
-        ],
-        "of another dtype": [
-            f"{name} {specs[name].dtype} for {path} {wanted[path].dtype}"
-            for name, (path, _) in places.items()
-            if not _castable(specs[name].dtype, np.dtype(wanted[path].dtype))
-        ],
-    }
+    misfits = {"unused": unused, **_misfits(specs, wanted, places)}
     told = "; ".join(f"{len(names)} {kind} ({some(names)})" for kind, names in misfits.items() if names)
     if told:
         raise ValueError(f"{source} does not fit the network: {told}. Is it a checkpoint of another network?")
@@ -67,12 +53,32 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def _misfits(
+    specs: Mapping[str, TensorSpec], wanted: Mapping[str, Any], places: Mapping[str, Place]
+) -> dict[str, list[str]]:
+    """What is wrong with the tensors that have a place, and which places have none."""
+    found = collections.Counter(path for path, _ in places.values())
+    return {
+        "missing": [path for path in wanted if path not in found],
+        "repeated": [f"{name} for {path}" for name, (path, _) in places.items() if found[path] > 1],
+        "of another shape": [
+            f"{name} {shape} for {path} {tuple(wanted[path].shape)}"
+            for name, (path, axes) in places.items()
+            if (shape := tuple(specs[name].shape[axis] for axis in axes)) != tuple(wanted[path].shape)
+        ],
+        "of another dtype": [
+            f"{name} {specs[name].dtype} for {path} {wanted[path].dtype}"
+            for name, (path, _) in places.items()
+            if not _castable(specs[name].dtype, np.dtype(wanted[path].dtype))
+        ],
+    }
+
+
 def _paths(
     specs: Mapping[str, TensorSpec], wanted: Mapping[str, Any], network: str | nn.Module | None, source: str
 ) -> dict[str, str | None]:
     """The path that each name stands for: itself, where names are jkd's own, or what a rule makes of it."""
-    collections = {path.partition("/")[0] for path in wanted}
-    if any("/" in name and name.partition("/")[0] in collections for name in specs):
+    if any("/" in name or name in wanted for name in specs):  # PyTorch's names have dots
         return {name: name for name in specs}
     if network is None:
         raise ValueError(
