@@ -17,10 +17,17 @@ from jkd import data, io
 
 FLAGS = flags.FLAGS
 
-common.define_flags(workdir="runs/dot", student="mlp", student_width=64, teacher="convnet1d", teacher_width=64)
+common.define_flags(
+    workdir="runs/dot",
+    student="mlp",
+    student_width=64,
+    teacher="convnet1d",
+    teacher_width=64,
+    learning_rate=0.1,
+)
 flags.DEFINE_float("delta", 0.075, "Half the distance of the two momenta of DOT.", 0, 0.5)
 flags.DEFINE_float("momentum", 0.9, "Momentum of SGD, and mean of DOT's two.", 0, 1)
-flags.DEFINE_float("dot_learning_rate", None, "Rate of DOT at the start; --learning_rate if not given.", 0)
+flags.DEFINE_float("dot_learning_rate", None, "Rate of DOT at the start; an eighth of --learning_rate if not given.", 0)
 flags.DEFINE_float("teacher_learning_rate", 0.05, "Rate of the teacher's training.", 0)
 flags.DEFINE_float("temperature", 4.0, "Temperature of the distillation loss.", 0.01)
 flags.DEFINE_float("task_weight", 0.1, "Weight of the cross-entropy.", 0)
@@ -96,7 +103,7 @@ def arms_from_flags() -> dict[str, dict[str, Any]]:
         "task_weight": FLAGS.task_weight,
         "distill_weight": FLAGS.distill_weight,
     }
-    rate = FLAGS.dot_learning_rate if FLAGS.dot_learning_rate is not None else FLAGS.learning_rate
+    rate = FLAGS.dot_learning_rate if FLAGS.dot_learning_rate is not None else FLAGS.learning_rate / 8
     return {
         "student alone": {"method": "supervised", "learning_rate": FLAGS.learning_rate, **shared},
         "KD": {"method": "kd", "learning_rate": FLAGS.learning_rate, **kd},

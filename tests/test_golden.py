@@ -18,7 +18,8 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 FILES = sorted(FOLDER.glob("*.json"))
-QUICK = {"xla_backend_optimization_level": 0}  # each program runs once: compiling it is all that costs
+# Each program runs once: compiling it is what costs.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def load(path):

@@ -46,7 +46,7 @@ def objective(
 def buffer_ratio(gradients: Mapping[str, Any], opt_state: optim.PerTermState) -> Terms:
     """Norm of the distillation buffer over that of the task buffer: which of the two steers the step."""
     del gradients
-    traces = {name: optax.global_norm(state.trace) for name, state in opt_state.terms.items()}
+    traces = {name: optax.tree.norm(state.trace) for name, state in opt_state.terms.items()}
     return {"buffer_ratio": traces["distill"] / jnp.maximum(traces["task"], jnp.finfo(jnp.float32).tiny)}
 
 

@@ -16,6 +16,8 @@ import pytest
 
 import jkd.losses
 
+# Each program runs a few times on a few numbers: compiling is what costs.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 NOT_A_LOSS = {"CRDResult"}
 NO_WHERE: dict[str, str] = {}
 PASSES_TEACHER_GRADIENT = {"crd": ["teacher_embeddings"]}  # both linear maps learn
@@ -153,8 +155,7 @@ class Case:
             gradients, value = jax.grad(total, has_aux=True)(floating, rest, where)
             return value, gradients
 
-        # Each program runs a few times on a few numbers: compiling is what costs.
-        compiled = jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
+        compiled = jax.jit(evaluate, compiler_options=QUICK)
         return lambda inputs, where=None: compiled(*split(inputs), where)
 
     @functools.cached_property
@@ -225,5 +226,6 @@ def tables():
         "kink at equality": KINK_AT_EQUALITY,
         "order matters": ORDER_MATTERS,
         "fills": list(FILLS),
+        "quick": QUICK,
         "sizes": Sizes,
     }
