@@ -192,7 +192,7 @@ def test_kernels_start_with_the_fan_out_scale():
     @jax.jit
     def kernels(key):  # what is not returned is not compiled either
         params = net.init(key, jnp.ones((1, 8, 8, 1)))["params"]
-        return params["stage3_0"]["conv2"]["kernel"], params["fc"]["kernel"]
+        return params["stage3_0"]["conv1"]["kernel"], params["fc"]["kernel"]
 
     kernel, head = kernels(jax.random.key(0))
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 256)), rtol=0.01)
