@@ -1,0 +1,98 @@
+"""Experiments and notebooks, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbclient
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments, **environment):
+    """One experiment as a process on one CPU device."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A finished smoke run."""
+    workdir = tmp_path_factory.mktemp("dot")
+    return workdir, run("experiments.dot", "--smoke", f"--workdir={workdir}")
+
+
+def test_smoke_run_writes_table_picture_events_and_student(smoke):
+    workdir, done = smoke
+    assert done.returncode == 0, done.stderr
+    for text in ("teacher convnet1d: accuracy", "student alone", "KD + DOT", "last: the test split"):
+        assert text in done.stdout
+    rows = json.loads((workdir / "results.json").read_text())["rows"]
+    assert list(rows) == ["teacher (convnet1d)", "student alone", "KD", "KD + DOT"]
+    assert rows["KD + DOT"]["test_accuracy_last"]["n"] == 1
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list((workdir / "kd_dot" / "seed_0" / "events").glob("events.out.tfevents*"))
+    assert {path.name for path in (workdir / "export").iterdir()} == {
+        "student.json",
+        "student.jaxexport",
+        "student.safetensors",
+    }
+
+
+def test_a_finished_run_is_read_back_and_a_changed_one_refused(smoke):
+    workdir, first = smoke
+    again = run("experiments.dot", "--smoke", f"--workdir={workdir}")
+    assert again.returncode == 0
+    assert first.stdout.splitlines()[-8:] == again.stdout.splitlines()[-8:]
+    changed = run("experiments.dot", "--smoke", f"--workdir={workdir}", "--delta=0.05")
+    assert changed.returncode == 1
+    assert "holds a run of another configuration (delta: 0.075 there, 0.05 now)" in changed.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--studnet=mlp"], "Unknown command line flag 'studnet'. Did you mean: student"),
+        (["--student=resnt8"], "name='resnt8' is not a known network. Did you mean 'resnet8'?"),
+        (["--dataset=mnist"], "name='mnist' is not a known data set. Did you mean 'mnist1d'?"),
+        (["--dataset=cifar10", "--data_dir=/nowhere"], "cifar10"),
+        (["--student=resnet8", "--student_width=3"], "--student_width=3 does not apply to --student=resnet8"),
+        (["--accumulate=7"], "--accumulate=7 does not divide --batch_size=64"),
+        (["--teacher_checkpoint=weights.pth"], "is a pickle"),
+        (["--delta=0.2"], "gives the momenta"),
+        (["--batch_size=0"], "--batch_size"),
+    ],
+)
+def test_bad_input_ends_with_a_line_and_a_code(flags, text, tmp_path):
+    done = run("experiments.dot", "--smoke", f"--workdir={tmp_path}", "--noprogress", *flags)
+    assert done.returncode in (1, 2)
+    assert text in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_the_list_of_experiments():
+    done = run("experiments")
+    assert done.returncode == 0
+    assert "python -m experiments.dot" in done.stdout
+    assert "DOT: does a momentum of its own" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "notebooks").glob("*.md")), ids=lambda path: path.stem)
+def test_notebooks_run(path):
+    notebook = jupytext.read(path)
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": ROOT}}
+    ).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in shown)
