@@ -160,7 +160,7 @@ def _collect(raw: Any, captured: Mapping[str, Any], taps: Sequence[str], seen: S
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Flattens captured intermediates to `path -> value`; a path called several times gets `path:1`, `path:2` and so on."""
+    """Flattens intermediates to `path -> value`; one called several times gets `path:1`, `path:2` and so on."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = prefix if name == "__call__" else f"{prefix}/{name}" if prefix else str(name)

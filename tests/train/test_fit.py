@@ -115,7 +115,7 @@ def test_nothing_left_to_read_is_refused(tmp_path):
     for path in (tmp_path / "checkpoints" / "steps").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(train.Damaged, match="none of the checkpoints in .* can be read"):
+    with pytest.raises(train.Damaged, match=r"none of the checkpoints in .* can be read"):
         fit(tmp_path)
 
 
@@ -189,5 +189,5 @@ def test_another_configuration_and_another_network_are_refused(tmp_path):
     fit(tmp_path)
     with pytest.raises(ValueError, match=r"holds a run of another configuration \(seed: 0 there, 1 now\)"):
         fit(tmp_path, seed=1)
-    with pytest.raises(ValueError, match="is of another network or configuration: .*has shape"):
+    with pytest.raises(ValueError, match=r"is of another network or configuration: .*has shape"):
         fit(tmp_path, distiller=worlds.distiller(worlds.Tiny(width=9)))
