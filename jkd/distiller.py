@@ -81,7 +81,7 @@ def distill(
     their sum. `batch["inputs"]` feeds both networks; `batch["mask"]` (`[B]`, booleans), if there, marks the rows that
     count. A term is averaged over the whole batch, over all devices and micro-batches. A step in which a loss or a
     gradient is not finite leaves everything but the step counter as it was, and says which term it was in the
-    metrics `nonfinite/TERM`.
+    metrics `nonfinite/TERM` (`nonfinite/A+B` for the gradient of a sum).
 
     Args:
       student: the network that learns.
@@ -309,10 +309,12 @@ def _summed(values: Mapping[str, Array], where: Array | None) -> Metrics:
 
 
 def _finite(total: _Part) -> dict[str, Array]:
-    """For each term, whether its loss and its gradient are finite."""
+    """For each term, whether its loss and its gradient are finite; a summed gradient has the name of all its terms."""
     finite = {name: jnp.isfinite(loss) for name, loss in total.losses.items()}
     if "sum" in total.gradients:
-        return {**finite, "sum": terms.all_finite(total.gradients["sum"])}
+        together = terms.all_finite(total.gradients["sum"])
+        name = "+".join(finite)
+        return {**finite, name: together & finite[name] if name in finite else together}
     return {name: flag & terms.all_finite(total.gradients[name]) for name, flag in finite.items()}
 
 

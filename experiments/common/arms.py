@@ -7,7 +7,7 @@ from typing import Any
 from flax import linen as nn
 
 import jkd
-from experiments.common.cells import Bench, Cell, Setting, Teacher, agreement, run_cell, step_schedule
+from experiments.common.cells import Bench, Cell, Setting, Teacher, agreement, describe, run_cell, step_schedule
 from jkd import data, methods, nets, train
 
 Arm = Mapping[str, Any]
@@ -26,12 +26,6 @@ def network(flag: str, name: str, num_classes: int, width: int | None) -> nn.Mod
     if "width" not in {field.name for field in dataclasses.fields(module)}:
         raise ValueError(f"--{flag}_width={width} does not apply to --{flag}={name}, whose widths are fixed; leave it.")
     return nets.create(name, num_classes, width=width)
-
-
-def describe(module: nn.Module) -> str:
-    """What determines a network, in one line."""
-    fields = (field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name"))
-    return f"{type(module).__name__}({', '.join(f'{name}={getattr(module, name)}' for name in fields)})"
 
 
 def make_bench(

@@ -1,5 +1,6 @@
 """One cell of a table: a method with a seed, trained, evaluated and kept, so that a table resumes cell by cell."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 
 from jkd import data, losses, train
 from jkd.distiller import Batch, Distiller
@@ -87,6 +89,12 @@ class Cell(NamedTuple):
     steps_per_second: float
     history: list[dict[str, Any]]
     variables: Variables
+
+
+def describe(module: nn.Module) -> str:
+    """What determines a network, in one line."""
+    fields = (field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name"))
+    return f"{type(module).__name__}({', '.join(f'{name}={getattr(module, name)}' for name in fields)})"
 
 
 def step_schedule(learning_rate: float, steps: int) -> optax.Schedule:

@@ -8,9 +8,9 @@ from flax import linen as nn
 from rich.console import Console
 
 import jkd
-from experiments.common.cells import EVAL_ROWS, Setting, Teacher, step_schedule
+from experiments.common.cells import EVAL_ROWS, Setting, Teacher, describe, step_schedule
 from jkd import data, io, methods, teachers, train
-from jkd.model import Model, Variables
+from jkd.model import Variables
 from jkd.train import workdir as workdirs
 
 
@@ -51,7 +51,7 @@ def obtain_teacher(
         variables: Variables = io.load_weights(checkpoint, like, network=module)
         identity = f"{name} from {hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]}"
     else:
-        variables, identity = _trained(setting, splits, model, name, seed, epochs, learning_rate)
+        variables, identity = _trained(setting, splits, module, name, seed, epochs, learning_rate)
     evaluate = train.evaluator(train.classification(model, splits.transform))
     accuracy = {
         split: evaluate(variables, data.EvalBatches(examples, EVAL_ROWS))["accuracy"]
@@ -70,7 +70,7 @@ def obtain_teacher(
 def _trained(
     setting: Setting,
     splits: data.Splits,
-    model: Model,
+    module: nn.Module,
     name: str,
     seed: int,
     epochs: float,
@@ -78,11 +78,11 @@ def _trained(
 ) -> tuple[Variables, str]:
     """Trains, or reads back; also what determines the result."""
     steps = setting.steps(splits, epochs)
-    config = {**setting.config(splits), "network": name, "learning_rate": learning_rate, "epochs": epochs}
+    config = {**setting.config(splits), "network": describe(module), "learning_rate": learning_rate, "epochs": epochs}
     identity = f"{name}_{workdirs.digest([config, seed])}"
     distiller = methods.create(
         "supervised",
-        student=model,
+        student=jkd.from_linen(module),
         learning_rate=step_schedule(learning_rate, steps),
         weight_decay=setting.weight_decay,
         transform=splits.transform,

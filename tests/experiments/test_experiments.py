@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import jupytext
 import nbclient
 import pytest
+
+from jkd import io, nets
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +82,29 @@ def test_bad_input_ends_with_a_line_and_a_code(flags, text, tmp_path):
     done = run("experiments.dot", "--smoke", f"--workdir={tmp_path}", "--noprogress", *flags)
     assert done.returncode in (1, 2)
     assert text in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_teacher_at_chance_stops_the_run_before_training(tmp_path):
+    net = nets.create("mlp", 10, width=8)
+    variables = jax.jit(net.init)(jax.random.key(0), jnp.ones((1, 40, 1)))
+    weights = io.save_safetensors(tmp_path / "random.safetensors", variables)
+    flags = [f"--workdir={tmp_path / 'run'}", f"--teacher_checkpoint={weights}", "--teacher=mlp", "--noprogress"]
+    done = run("experiments.dot", "--smoke", *flags, "--teacher_width=8")
+    assert done.returncode == 1
+    assert "teacher mlp: accuracy" in done.stdout
+    assert "the labels are in another order" in " ".join(done.stderr.split())
+    assert not (tmp_path / "run" / "kd").exists()
+    other = run("experiments.dot", "--smoke", *flags, "--teacher_width=9")
+    assert other.returncode == 1
+    assert "does not fit the network" in " ".join(other.stderr.split())
+
+
+def test_a_run_that_turns_nan_names_the_term_and_the_step(tmp_path):
+    done = run("experiments.dot", "--smoke", f"--workdir={tmp_path}", "--teacher_learning_rate=1e30", "--noprogress")
+    assert done.returncode == 1
+    assert "were not finite for the last 10 steps, from step" in " ".join(done.stderr.split())
+    assert "task" in done.stderr
     assert "Traceback" not in done.stderr
 
 
