@@ -37,9 +37,9 @@ def overhaul_margin(bn_scale: jax.Array, bn_bias: jax.Array) -> jax.Array:
     scale, shift = floats(bn_scale=bn_scale, bn_bias=bn_bias)
     _check.same_shape("bn_scale", scale, "bn_bias", shift)
     deviation = jnp.abs(scale)
-    ratio = -shift / jnp.where(deviation > 0, deviation, 1)
+    near = 40 * deviation > jnp.abs(shift)  # farther out, phi is 0 and Phi 0 or 1 in any type
+    ratio = jnp.where(near, -shift / jnp.where(near, deviation, 1), jnp.where(shift < 0, 40, -40))
     below = norm.cdf(ratio)
     usual = below > 0.001
     negative_mean = shift - deviation * norm.pdf(ratio) / jnp.where(usual, below, 1)
-    margin = jnp.where(usual, negative_mean, -3 * deviation)
-    return jnp.where(deviation > 0, margin, jnp.minimum(shift, 0))
+    return jnp.where(usual, negative_mean, -3 * deviation)

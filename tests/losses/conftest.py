@@ -206,15 +206,29 @@ LOSSES = sorted(set(jkd.losses.__all__) - NOT_A_LOSS)
 
 
 def pytest_generate_tests(metafunc):
-    """Runs every test that takes `loss` for every loss."""
+    """Runs every test that takes `loss` for every loss, every test that takes `class_loss` for those on logits."""
     if "loss" in metafunc.fixturenames:
         metafunc.parametrize("loss", LOSSES, indirect=True)
+    if "class_loss" in metafunc.fixturenames:
+        on_logits = [
+            name for name in LOSSES if "student_logits" in inspect.signature(getattr(jkd.losses, name)).parameters
+        ]
+        metafunc.parametrize("class_loss", on_logits, indirect=True)
 
 
 @pytest.fixture
 def loss(request):
     """The case of the loss that the test is run for."""
     return find(request.param)
+
+
+class_loss = loss
+
+
+@pytest.fixture
+def quick():
+    """`jax.jit` that compiles fast and not well."""
+    return functools.partial(jax.jit, compiler_options=QUICK)
 
 
 @pytest.fixture
@@ -226,6 +240,5 @@ def tables():
         "kink at equality": KINK_AT_EQUALITY,
         "order matters": ORDER_MATTERS,
         "fills": list(FILLS),
-        "quick": QUICK,
         "sizes": Sizes,
     }
