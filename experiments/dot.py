@@ -128,9 +128,9 @@ def main() -> None:
     run(
         setting,
         student=FLAGS.student,
-        student_width=FLAGS.student_width,
+        student_width=common.width_from_flags("student"),
         teacher=FLAGS.teacher,
-        teacher_width=FLAGS.teacher_width,
+        teacher_width=common.width_from_flags("teacher"),
         arms=arms_from_flags(),
         seeds=1 if FLAGS.smoke else FLAGS.seeds,
         temperature=FLAGS.temperature,

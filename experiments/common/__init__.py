@@ -4,7 +4,7 @@ from experiments.common.app import run_app
 from experiments.common.arms import Arm, make_bench, network, run_arm
 from experiments.common.cells import Bench, Cell, Setting, Teacher
 from experiments.common.curves import plot_curves
-from experiments.common.flags import check_flags, define_flags, setting_from_flags
+from experiments.common.flags import check_flags, define_flags, setting_from_flags, width_from_flags
 from experiments.common.table import Row, print_table, summarize, teacher_row, write_results
 from experiments.common.teacher import obtain_teacher
 
@@ -27,5 +27,6 @@ __all__ = [
     "setting_from_flags",
     "summarize",
     "teacher_row",
+    "width_from_flags",
     "write_results",
 ]

@@ -58,6 +58,13 @@ def check_flags() -> None:
         )
 
 
+def width_from_flags(role: str) -> int | None:
+    """The width of `student` or `teacher`: the default one belongs to the default network alone."""
+    if FLAGS[f"{role}_width"].using_default_value and not FLAGS[role].using_default_value:
+        return None
+    return FLAGS[f"{role}_width"].value
+
+
 def setting_from_flags() -> Setting:
     """The setting that the flags describe; `--smoke` shrinks it."""
     check_flags()
