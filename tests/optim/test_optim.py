@@ -119,8 +119,8 @@ def test_accumulation_per_term_equals_one_large_batch(x64, optax_promotion):
     accumulated = trajectory(tx, params, pairs)
     means = [jax.tree.map(lambda a, b: (a + b) / 2, pairs[i], pairs[i + 1]) for i in (0, 2)]
     whole = trajectory(optim.per_term({"task": optax.sgd(0.1, 0.9), "distill": optax.sgd(0.1, 0.9)}), params, means)
-    # MultiSteps keeps its running mean with a float32 factor
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), accumulated, whole)
+    # MultiSteps keeps its running mean with a float32 factor: float32 precision, also of float64 gradients
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), accumulated, whole)
 
 
 def test_buffers_may_have_another_dtype():

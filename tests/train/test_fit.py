@@ -94,8 +94,6 @@ def test_checkpoints_hold_the_student_alone(tmp_path):
     assert b"teacher" not in stored
 
 
-# Orbax leaves a closed event loop behind when reading fails half-way
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_newest_checkpoint_falls_back(tmp_path, caplog):
     whole = fit(tmp_path, checkpoint_every=2)
     newest = tmp_path / "checkpoints" / "steps" / "8"
@@ -109,7 +107,6 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path, caplog):
     )
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_nothing_left_to_read_is_refused(tmp_path):
     fit(tmp_path)
     for path in (tmp_path / "checkpoints" / "steps").rglob("*"):
