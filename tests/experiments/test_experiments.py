@@ -100,18 +100,6 @@ def test_a_teacher_at_chance_stops_the_run_before_training(tmp_path):
     assert "does not fit the network" in " ".join(other.stderr.split())
 
 
-CIFAR = ROOT.parent / "shared" / "data" / "tfds"
-
-
-@pytest.mark.skipif(not CIFAR.exists(), reason="CIFAR-10 is not prepared beside the repository")
-def test_the_main_job_on_real_images(tmp_path):
-    flags = ["--dataset=cifar10", f"--data_dir={CIFAR}", "--teacher=resnet8", "--student=convnet", "--student_width=8"]
-    flags += ["--teacher_epochs=4", "--parallel=pmap", "--accumulate=2", f"--workdir={tmp_path}", "--noprogress"]
-    done = run("experiments.dot", "--smoke", *flags)
-    assert done.returncode == 0 or "the teacher's accuracy is" in done.stderr, done.stderr
-    assert "teacher resnet8: accuracy" in done.stdout
-
-
 def test_a_run_that_turns_nan_names_the_term_and_the_step(tmp_path):
     done = run("experiments.dot", "--smoke", f"--workdir={tmp_path}", "--teacher_learning_rate=1e30", "--noprogress")
     assert done.returncode == 1
