@@ -109,8 +109,8 @@ def same_channels(a_name: str, a: Any, b_name: str, b: Any) -> None:
     """Raises unless both arrays have the same last axis."""
     if a.shape[-1:] != b.shape[-1:]:
         raise ValueError(
-            f"{a_name} has {a.shape[-1:]} channels but {b_name} has {b.shape[-1:]}; they must be equal. "
-            "Project one side first."
+            f"{a_name} has shape {a.shape} but {b_name} has shape {b.shape}; "
+            "the last axis holds the channels and must be equal. Project one side first."
         )
 
 
@@ -129,9 +129,9 @@ def same_classes(student: Any, teacher: Any) -> None:
         raise ValueError(
             f"student_logits have shape {student.shape} and teacher_logits {teacher.shape}; expected [..., C]."
         )
-    if student.shape[-1:] != teacher.shape[-1:]:
+    if student.shape[-1] != teacher.shape[-1]:
         raise ValueError(
-            f"student_logits have {student.shape[-1:]} classes but teacher_logits have {teacher.shape[-1:]}; "
+            f"student_logits have {student.shape[-1]} classes but teacher_logits have {teacher.shape[-1]}; "
             "both must be over the same classes. Give both networks the same num_classes, or select the shared ones."
         )
     same_shape("student_logits", student, "teacher_logits", teacher)

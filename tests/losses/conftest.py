@@ -241,4 +241,5 @@ def tables():
         "order matters": ORDER_MATTERS,
         "fills": list(FILLS),
         "sizes": Sizes,
+        "find": find,
     }

@@ -116,12 +116,13 @@ def test_singular_vectors_without_a_gradient_pass_none(columns, quick):
 
 def test_singular_vectors_of_wide_matrices(x64, quick):
     """Fewer rows than columns: directions outside the row space take part in the gradient."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    s, t = ([jax.random.normal(k, (2, 1, 2, 5), jnp.float64) for k in pair] for pair in (keys[:2], keys[2:]))
-    step = [1e-6 * jax.random.normal(k, (2, 1, 2, 5), jnp.float64) for k in keys[:2]]
+    keys = jax.random.split(jax.random.key(0), 6)
+    s, t = ([jax.random.normal(k, (2, 1, 2, 5), jnp.float64) for k in pair] for pair in (keys[:2], keys[2:4]))
+    step = [1e-6 * jax.random.normal(k, (2, 1, 2, 5), jnp.float64) for k in keys[4:]]
     evaluate = quick(jax.value_and_grad(lambda stages: losses.kdsvd(stages, t)))
     slope = sum(jnp.vdot(g, d) for g, d in zip(evaluate(s)[1], step, strict=True))
     ahead, behind = (evaluate([x + sign * d for x, d in zip(s, step, strict=True)])[0] for sign in (1, -1))
+    assert abs(slope) > 1e-8
     assert_close((ahead - behind) / 2e-6, slope / 1e-6, 1e-6)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_vjp
 
+import jkd.losses
+
 HALVES = (jnp.bfloat16, jnp.float16)
 ROUNDING = {jnp.float32: 0.0, jnp.bfloat16: 2.0**-8, jnp.float16: 2.0**-11}  # of a gradient, when it is cast back
 WHOLE = np.ones(4, bool)
@@ -253,8 +255,15 @@ def test_all_classes_at_minus_infinity(class_loss):
         np.testing.assert_array_equal(leaf, 0)
 
 
-def test_tables_name_losses_that_exist(tables):
-    import jkd.losses
+def test_a_loss_with_unknown_arguments_is_not_passed_over(tables, monkeypatch):
+    def novel(student_logits, mystery, *, strength, where=None):
+        raise NotImplementedError
 
+    monkeypatch.setattr(jkd.losses, "novel", novel, raising=False)
+    with pytest.raises(pytest.fail.Exception, match=r"no example for mystery, strength=.*MAKERS"):
+        tables["find"]("novel")
+
+
+def test_tables_name_losses_that_exist(tables):
     for table in ("no where", "not zero at equality", "kink at equality", "order matters"):
         assert set(tables[table]) <= set(jkd.losses.__all__), table
