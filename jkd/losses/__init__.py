@@ -13,6 +13,7 @@ from jkd.losses.decoupled import dkd
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
 from jkd.losses.information import variational_information
+from jkd.losses.language import adaptive_kl, skewed_forward_kl, skewed_reverse_kl, taid, total_variation
 from jkd.losses.logits import dist, hinton_kd, logit_standardized_kl
 from jkd.losses.relations import (
     correlation_congruence,
@@ -27,6 +28,7 @@ from jkd.losses.singular import kdsvd
 __all__ = [
     "CRDResult",
     "activation_boundary",
+    "adaptive_kl",
     "attention_transfer",
     "correlation_congruence",
     "crd",
@@ -53,6 +55,10 @@ __all__ = [
     "rkd_angle",
     "rkd_distance",
     "similarity_preserving",
+    "skewed_forward_kl",
+    "skewed_reverse_kl",
     "soft_cross_entropy",
+    "taid",
+    "total_variation",
     "variational_information",
 ]

@@ -90,7 +90,7 @@ def forward_kl(
         S. Kullback and R. A. Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22(1), 1951,
         https://doi.org/10.1214/aoms/1177729694
     """
-    q, p = _distributions(student_logits, teacher_logits, temperature, where, stop_teacher_gradient)
+    q, p = distributions(student_logits, teacher_logits, temperature, where, stop_teacher_gradient)
     return divergence(p, q)
 
 
@@ -131,7 +131,7 @@ def reverse_kl(
         Yuxian Gu, Li Dong, Furu Wei and Minlie Huang, "MiniLLM: Knowledge Distillation of Large Language Models",
         ICLR 2024, https://arxiv.org/abs/2306.08543
     """
-    q, p = _distributions(student_logits, teacher_logits, temperature, where)
+    q, p = distributions(student_logits, teacher_logits, temperature, where)
     return divergence(q, p)
 
 
@@ -176,7 +176,7 @@ def jeffreys(
         Harold Jeffreys, "An Invariant Form for the Prior Probability in Estimation Problems", Proceedings of the Royal
         Society A 186, 1946, https://doi.org/10.1098/rspa.1946.0056
     """
-    q, p = _distributions(student_logits, teacher_logits, temperature, where)
+    q, p = distributions(student_logits, teacher_logits, temperature, where)
     forward, reverse = divergence(p, q), divergence(q, p)
     return number(forward_weight, forward) * forward + number(reverse_weight, reverse) * reverse
 
@@ -222,7 +222,7 @@ def generalized_jsd(
     """
     _check.static_number("beta", beta)
     _check.within("beta", beta, 0.0, 1.0)
-    q, p = _distributions(student_logits, teacher_logits, temperature, where)
+    q, p = distributions(student_logits, teacher_logits, temperature, where)
     if beta == 0:
         return divergence(p, q)
     if beta == 1:
@@ -249,7 +249,7 @@ def mix(p: LogProbs, q: LogProbs, share: float) -> LogProbs:
     return LogProbs(jnp.where(both, jnp.logaddexp(from_p, from_q), either), p.support | q.support)
 
 
-def _distributions(
+def distributions(
     student_logits: jax.Array,
     teacher_logits: jax.Array,
     temperature: Any,

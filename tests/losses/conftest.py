@@ -27,9 +27,19 @@ NOT_ZERO_AT_EQUALITY = {
     "variational_information": "a log-likelihood of a density",
     "crd": "a contrast with a memory",
 }
-KINK_AT_EQUALITY = {"factor_transfer": "an absolute value, whose slope there is rounding"}
+KINK_AT_EQUALITY = {
+    "factor_transfer": "an absolute value, whose slope there is rounding",
+    "total_variation": "an absolute value, whose slope there is rounding",
+}
+PART_IS_CONSTANT = {
+    "adaptive_kl": "the weights of both divergences pass no gradient",
+    "taid": "the target moves with the student and passes no gradient",
+}
 ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
-KEYWORDS = {"crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0}}
+KEYWORDS = {
+    "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
+    "taid": {"lam": 0.4},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +248,7 @@ def tables():
         "no where": NO_WHERE,
         "not zero at equality": NOT_ZERO_AT_EQUALITY,
         "kink at equality": KINK_AT_EQUALITY,
+        "part is constant": PART_IS_CONSTANT,
         "order matters": ORDER_MATTERS,
         "fills": list(FILLS),
         "sizes": Sizes,

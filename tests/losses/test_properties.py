@@ -195,7 +195,7 @@ def test_jit_eager_and_vmap_agree(loss, quick):
     assert_close(mapped(stacked), compiled)
 
 
-def test_gradients_are_those_of_differences(loss, x64):
+def test_gradients_are_those_of_differences(loss, tables, x64):
     inputs = loss.make(seed=3, dtype=jnp.float64)
     _, gradients = loss.evaluate(inputs)
     learnt = {name: inputs[name] for name in gradients if not loss.is_constant(name)}
@@ -207,6 +207,10 @@ def test_gradients_are_those_of_differences(loss, x64):
         value, gradients = loss.evaluate({**inputs, **chosen})
         return jnp.sum(value), lambda slope: (jax.tree.map(lambda g: slope * g, {n: gradients[n] for n in chosen}),)
 
+    if loss.name in tables["part is constant"]:
+        with pytest.raises(AssertionError):
+            check_vjp(total, total_vjp, (learnt,), atol=1e-3, rtol=1e-3)
+        return
     check_vjp(total, total_vjp, (learnt,), atol=1e-5, rtol=1e-5)
 
 
@@ -265,5 +269,5 @@ def test_a_loss_with_unknown_arguments_is_not_passed_over(tables, monkeypatch):
 
 
 def test_tables_name_losses_that_exist(tables):
-    for table in ("no where", "not zero at equality", "kink at equality", "order matters"):
+    for table in ("no where", "not zero at equality", "kink at equality", "part is constant", "order matters"):
         assert set(tables[table]) <= set(jkd.losses.__all__), table
