@@ -24,6 +24,8 @@ from jkd.losses.relations import (
     similarity_preserving,
 )
 from jkd.losses.singular import kdsvd
+from jkd.losses.sparse import sparse_forward_kl, sparse_jsd, sparse_total_variation
+from jkd.losses.topk import topk_divergence
 
 __all__ = [
     "CRDResult",
@@ -58,7 +60,11 @@ __all__ = [
     "skewed_forward_kl",
     "skewed_reverse_kl",
     "soft_cross_entropy",
+    "sparse_forward_kl",
+    "sparse_jsd",
+    "sparse_total_variation",
     "taid",
+    "topk_divergence",
     "total_variation",
     "variational_information",
 ]

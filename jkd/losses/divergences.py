@@ -223,6 +223,11 @@ def generalized_jsd(
     _check.static_number("beta", beta)
     _check.within("beta", beta, 0.0, 1.0)
     q, p = distributions(student_logits, teacher_logits, temperature, where)
+    return jensen_shannon(p, q, beta)
+
+
+def jensen_shannon(p: LogProbs, q: LogProbs, beta: float) -> jax.Array:
+    """`beta KL(p || m) + (1 - beta) KL(q || m)` with m between both; at the ends `KL(p || q)` and `KL(q || p)`."""
     if beta == 0:
         return divergence(p, q)
     if beta == 1:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jkd import _check
 from jkd.losses.divergences import distributions, divergence, mix
 from jkd.ops import _safe
-from jkd.ops._log_softmax import log_softmax
+from jkd.ops._log_softmax import LogProbs, log_softmax
 from jkd.ops._precision import floats, number
 
 
@@ -190,6 +190,11 @@ def total_variation(
         Distillation", ACL 2023, https://arxiv.org/abs/2307.15190
     """
     q, p = distributions(student_logits, teacher_logits, temperature, where)
+    return variation(p, q)
+
+
+def variation(p: LogProbs, q: LogProbs) -> jax.Array:
+    """`0.5 sum |p - q|`."""
     return 0.5 * jnp.sum(jnp.abs(p.probs - q.probs), axis=-1)
 
 

@@ -26,6 +26,9 @@ NOT_ZERO_AT_EQUALITY = {
     "activation_boundary": "an entry within the margin is pushed away from 0",
     "variational_information": "a log-likelihood of a density",
     "crd": "a contrast with a memory",
+    "sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
+    "sparse_jsd": "the teacher is given by a few probabilities, not by logits",
+    "sparse_total_variation": "the teacher is given by a few probabilities, not by logits",
 }
 KINK_AT_EQUALITY = {
     "factor_transfer": "an absolute value, whose slope there is rounding",
@@ -39,6 +42,10 @@ ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
 KEYWORDS = {
     "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
     "taid": {"lam": 0.4},
+    "sparse_forward_kl": {"tail": "bucket"},
+    "sparse_jsd": {"tail": "bucket"},
+    "sparse_total_variation": {"tail": "zero"},
+    "topk_divergence": {"k": 3, "beta": 0.5, "tail": "bucket", "support": "teacher"},
 }
 
 
@@ -94,6 +101,23 @@ def softmax(x):
     return x / x.sum(axis=-1, keepdims=True)
 
 
+def three_ids(rng, sizes, fill):
+    """Three classes for each row (fewer if there are fewer), all different, never the last of several."""
+    count = max(sizes.C - 1, 1)
+    return ((np.arange(sizes.B)[:, None] + np.arange(min(3, count))) % count).astype(np.int32)
+
+
+def three_log_probs(rng, sizes, fill):
+    """Log-probabilities of three classes, with the mass of the others missing."""
+    logits = fill(rng, (sizes.B, sizes.C))
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    log_probs = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+    return log_probs[:, : min(3, max(sizes.C - 1, 1))].astype(np.float32)
+
+
+three_ids.batched = three_log_probs.batched = True
+
+
 MAKERS: dict[str, Callable] = {
     "student_logits": floats("B", "C"),
     "teacher_logits": floats("B", "C"),
@@ -117,6 +141,8 @@ MAKERS: dict[str, Callable] = {
     "contrast_index": integers("B", 4, below="N"),
     "queries": floats("B", "E"),
     "keys": floats("B", "E"),
+    "teacher_ids": three_ids,
+    "teacher_log_probs": three_log_probs,
 }
 CONSTANT = ("teacher_", "targets", "margin", "student_memory")
 
