@@ -21,7 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
+from flax import linen as nn
 
 from experiments import common
 from jkd import data, io
@@ -85,21 +87,28 @@ def run(
     bench = common.make_bench(setting, splits, module, frozen, temperature=temperature)
     cells = {label: common.run_arm(bench, label, arm, seeds=seeds) for label, arm in arms.items()}
     rows = [common.teacher_row(frozen), *(common.summarize(label, runs) for label, runs in cells.items())]
-    _write(bench, rows, cells, student)
+    _write(bench, module, rows, cells, student)
     common.print_table(f"{setting.dataset}: {teacher} → {student}", rows)
     return rows
 
 
-def _write(bench: common.Bench, rows: list[common.Row], cells: Mapping[str, list[common.Cell]], student: str) -> None:
+def _write(
+    bench: common.Bench,
+    module: nn.Module,
+    rows: list[common.Row],
+    cells: Mapping[str, list[common.Cell]],
+    student: str,
+) -> None:
     """Results, picture and export."""
     workdir, splits = Path(bench.setting.workdir), bench.splits
     common.write_results(workdir, f"{splits.name}: {bench.teacher.name} → {student}", rows)
     common.plot_curves(workdir / "curves.png", cells, teacher_accuracy=bench.teacher.accuracy["validation"])
     example = splits.transform(data.EvalBatches(splits.test, 1)[0], None)["inputs"]
+    like = jax.eval_shape(bench.student.init, jax.random.key(0), example)
     io.export(
         workdir / "export",
         bench.student,
-        list(cells.values())[-1][0].variables,
+        io.load_weights(list(cells.values())[-1][0].weights, like, network=module),
         example_shape=example.shape[1:],
         config={"network": student, "num_classes": splits.num_classes, "dataset": splits.name},
     )

@@ -13,16 +13,18 @@ import jax
 import jax.numpy as jnp
 
 _NAME: contextvars.ContextVar[str | None] = contextvars.ContextVar("jkd_data_axis", default=None)
+_GATHER: contextvars.ContextVar[bool] = contextvars.ContextVar("jkd_gather", default=False)
 
 
 @contextlib.contextmanager
-def data_axis(name: str) -> Iterator[None]:
-    """Names the mapped axis while a step is traced under `pmap`."""
-    token = _NAME.set(name)
+def data_axis(name: str, *, gather: bool = False) -> Iterator[None]:
+    """Names the mapped axis while a step is traced under `pmap`, and says whether objectives see all devices' rows."""
+    tokens = _NAME.set(name), _GATHER.set(gather)
     try:
         yield
     finally:
-        _NAME.reset(token)
+        _NAME.reset(tokens[0])
+        _GATHER.reset(tokens[1])
 
 
 def all_sum(tree: Any) -> Any:
@@ -49,3 +51,29 @@ def offset(rows: int) -> Any:
     """Global index of this device's first row, when each device holds `rows` of them."""
     name = _NAME.get()
     return 0 if name is None else jax.lax.axis_index(name) * rows
+
+
+def gathered(tree: Any) -> Any:
+    """The rows of all devices, in order, where objectives are to see them; the tree itself elsewhere.
+
+    Derivatives go back to the devices whose rows they are.
+    """
+    name = _NAME.get()
+    if name is None or not _GATHER.get():
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, name, axis=0, tiled=True), tree)
+
+
+def own_rows(values: jax.Array) -> jax.Array:
+    """This device's rows of an objective's values for `gathered` rows; scalars, and all elsewhere, as they are."""
+    name = _NAME.get()
+    if name is None or not _GATHER.get() or values.ndim == 0:
+        return values
+    rows = values.shape[0] // jax.lax.axis_size(name)
+    return jax.lax.dynamic_slice_in_dim(values, jax.lax.axis_index(name) * rows, rows)
+
+
+def own_key(key: jax.Array) -> jax.Array:
+    """A key that differs from device to device along the mapped axis; the key itself outside."""
+    name = _NAME.get()
+    return key if name is None else jax.random.fold_in(key, jax.lax.axis_index(name))

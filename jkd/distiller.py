@@ -71,6 +71,7 @@ def distill(
     teacher: Model | None = None,
     transform: Transform | None = None,
     accumulate: int = 1,
+    weights: Mapping[str, optax.ScalarOrSchedule] | None = None,
     metrics: Callable[[Outputs, Any, Batch], Mapping[str, Array]] | None = None,
     diagnostics: Callable[[Mapping[str, Any], Any], Mapping[str, Array]] | None = None,
 ) -> Distiller:
@@ -93,6 +94,8 @@ def distill(
       transform: `(batch, keys) -> batch`, augmentation on device with one key for each row, `[B]`.
       accumulate: number of micro-batches whose gradients are added before the optimiser's step; it divides B.
         Batch statistics are then those of micro-batches, and scalar terms the mean over micro-batches.
+      weights: a factor for each term named, a number or an Optax schedule of the step (a warm-up; a phase in which
+        another term rests). A term with weight 0 is still reached: its gradient is zero, not absent.
       metrics: `(student_outputs, teacher_outputs, batch) -> {name: values [B]}`, logged beside the losses.
       diagnostics: `(gradients, opt_state) -> {name: scalar}` after each step, with the gradients by term.
 
@@ -122,7 +125,7 @@ def distill(
     """
     if accumulate < 1:
         raise ValueError(f"accumulate={accumulate!r} must be at least 1.")
-    forward = _forward(student, teacher, objective, metrics)
+    forward = _forward(student, teacher, objective, metrics, weights or {})
     separate = isinstance(optimizer, PerTermTransformation)
 
     def init(key: Array, batch: Batch) -> DistillState:
@@ -145,7 +148,9 @@ def distill(
 
         def part(collections: Any, key: Array, micro: Batch) -> tuple[Any, _Part]:
             def fun(params: Any) -> Any:
-                return forward(params, collections, teacher_variables, micro, key, count=count, parts=accumulate)
+                return forward(
+                    params, collections, teacher_variables, micro, key, step=state.step, count=count, parts=accumulate
+                )
 
             found = terms.term_gradients(fun, state.params, reach=state.reach, together=not separate)
             new_collections, logged = found.aux
@@ -177,7 +182,13 @@ def distill(
     return Distiller(init, step, deployed)
 
 
-def _forward(student: Model, teacher: Model | None, objective: Objective, metrics: Any) -> Callable[..., Any]:
+def _forward(
+    student: Model,
+    teacher: Model | None,
+    objective: Objective,
+    metrics: Any,
+    weights: Mapping[str, optax.ScalarOrSchedule],
+) -> Callable[..., Any]:
     """The differentiated function: `params, … -> (mean of each term, (collections, metrics))`."""
 
     def forward(
@@ -187,6 +198,7 @@ def _forward(student: Model, teacher: Model | None, objective: Objective, metric
         batch: Batch,
         key: Array,
         *,
+        step: Array | None = None,
         count: Array | None = None,
         parts: int = 1,
     ) -> Any:
@@ -194,23 +206,24 @@ def _forward(student: Model, teacher: Model | None, objective: Objective, metric
         frozen = jax.lax.stop_gradient(teacher_variables)
         targets = teacher.apply(frozen, batch["inputs"], train=False)[0] if teacher is not None else None
         variables = {"params": params["student"], **collections["student"]}
-        outputs, updated = student.apply(variables, batch["inputs"], train=True, key=student_key)
+        outputs, updated = student.apply(variables, batch["inputs"], train=True, key=axis.own_key(student_key))
+        seen = axis.gathered((outputs, targets, batch))
         objective_collections = collections["objective"]
         if isinstance(objective, nn.Module):
             values, objective_collections = objective.apply(
                 {"params": params["objective"], **objective_collections},
-                outputs,
-                targets,
-                batch,
+                *seen,
                 rngs={"dropout": objective_key},
                 mutable=list(objective_collections),
             )
         else:
-            values = objective(outputs, targets, batch)
+            values = objective(*seen)
         if not values:
             raise ValueError("objective returned no term; return {name: values}, for example {'task': …}.")
         where = batch.get("mask")
-        losses = {name: terms.mean(value, where=where, count=count, parts=parts) for name, value in values.items()}
+        own = {name: axis.own_rows(value) for name, value in values.items()}
+        losses = {name: terms.mean(value, where=where, count=count, parts=parts) for name, value in own.items()}
+        losses = _weighted(losses, weights, jnp.int32(0) if step is None else step)
         logged = _summed(metrics(outputs, targets, batch), where) if metrics is not None else {}
         carried = {
             "student": {name: c for name, c in updated.items() if name != "params"},
@@ -219,6 +232,21 @@ def _forward(student: Model, teacher: Model | None, objective: Objective, metric
         return losses, (carried, jax.lax.stop_gradient(logged))
 
     return forward
+
+
+def _weighted(
+    losses: Mapping[str, Array], weights: Mapping[str, optax.ScalarOrSchedule], step: Array
+) -> dict[str, Array]:
+    """The losses times what their weights are at a step."""
+    unknown = sorted(set(weights) - set(losses))
+    if unknown:
+        raise ValueError(f"weights has {unknown}, which the objective does not return; its terms are {sorted(losses)}.")
+
+    def weight(name: str) -> Any:
+        value = weights.get(name, 1.0)
+        return jnp.asarray(value(step) if callable(value) else value, losses[name].dtype)
+
+    return {name: loss * weight(name) if name in weights else loss for name, loss in losses.items()}
 
 
 def _init_objective(

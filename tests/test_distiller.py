@@ -254,3 +254,20 @@ def test_class_counts_that_differ_are_refused():
     )
     with pytest.raises(ValueError, match=r"3.*classes.*7|\(3,\).*\(7,\)"):
         distiller.init(jax.random.key(0), BATCH)
+
+
+def test_weights_follow_their_schedules_and_unknown_terms_are_refused(optax_promotion):
+    schedule = optax.linear_schedule(0.0, 1.0, 4)
+    plain = worlds.distiller()
+    warm = worlds.distiller(weights={"distill": schedule, "task": 2.0})
+    batch, teacher = worlds.batch(), worlds.teacher_variables()
+    state = jax.jit(plain.init)(jax.random.key(0), batch)
+    for step in (0, 1, 4, 9):
+        at = state._replace(step=jnp.int32(step))
+        (_, expected), (_, found) = (jax.jit(d.step)(at, teacher, batch) for d in (plain, warm))
+        for term, factor in (("task", 2.0), ("distill", min(step / 4, 1.0))):
+            total, count = expected[f"loss/{term}"]
+            np.testing.assert_allclose(found[f"loss/{term}"][0] / count, factor * total / count, rtol=1e-6)
+    assert jax.jit(warm.init)(jax.random.key(0), batch).reach == state.reach
+    with pytest.raises(ValueError, match=r"weights has \['distil'\], which the objective does not return"):
+        worlds.distiller(weights={"distil": 1.0}).init(jax.random.key(0), batch)

@@ -1,14 +1,26 @@
 """From a row's description to its cells: networks by name, methods by name."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
 
 import jkd
-from experiments.common.cells import Bench, Cell, Setting, Teacher, agreement, describe, run_cell, step_schedule
+from experiments.common.cells import (
+    Bench,
+    Cell,
+    Setting,
+    Teacher,
+    agreement,
+    answered_sources,
+    describe,
+    run_cell,
+    step_schedule,
+)
 from jkd import data, methods, nets, train
+from jkd.distiller import Distiller
 
 Arm = Mapping[str, Any]
 """`method`, a name of `jkd.methods`, and that method's arguments."""
@@ -44,12 +56,12 @@ def make_bench(
       A bench for `run_arm`.
     """
     student = jkd.from_linen(module)
-    evaluate = train.evaluator(agreement(student, teacher.model, splits, temperature))
+    evaluate = train.evaluator(agreement(student, splits, temperature))
     described = {"student": describe(module), "teacher": teacher.identity, "temperature": temperature}
-    return Bench(setting, splits, student, teacher, evaluate, described)
+    return Bench(setting, splits, student, teacher, evaluate, answered_sources(splits, teacher), described)
 
 
-def run_arm(bench: Bench, label: str, arm: Arm, *, seeds: int) -> list[Cell]:
+def run_arm(bench: Bench, label: str, arm: Arm, *, seeds: int, steps: int | None = None) -> list[Cell]:
     """Trains and evaluates the cells of a row.
 
     Args:
@@ -57,19 +69,24 @@ def run_arm(bench: Bench, label: str, arm: Arm, *, seeds: int) -> list[Cell]:
       label: of the row.
       arm: what the row is; its `learning_rate` is the rate at the start of the step schedule.
       seeds: number of seeds, from 0.
+      steps: of training; those of the setting if None.
 
     Returns:
       One cell a seed.
     """
-    steps = bench.setting.steps(bench.splits)
-    arguments = {name: value for name, value in arm.items() if name != "method"}
-    distiller = methods.create(
-        arm["method"],
-        student=bench.student,
-        teacher=bench.teacher.model,
-        transform=bench.splits.transform,
-        accumulate=bench.setting.accumulate,
-        **{**arguments, "learning_rate": step_schedule(arm["learning_rate"], steps)},
-    )
+    steps = bench.setting.steps(bench.splits) if steps is None else steps
+
+    @functools.cache
+    def make() -> Distiller:
+        arguments = {name: value for name, value in arm.items() if name != "method"}
+        return methods.create(
+            arm["method"],
+            student=bench.student,
+            teacher=bench.teacher.model,
+            transform=bench.splits.transform,
+            accumulate=bench.setting.accumulate,
+            **{**arguments, "learning_rate": step_schedule(arm["learning_rate"], steps)},
+        )
+
     name = "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
-    return [run_cell(bench, distiller, name=name, seed=seed, config=arm) for seed in range(seeds)]
+    return [run_cell(bench, make, name=name, seed=seed, steps=steps, config=arm) for seed in range(seeds)]

@@ -12,13 +12,13 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from jkd import data, losses, train
+from jkd import data, io, losses, train
 from jkd.distiller import Batch, Distiller
 from jkd.model import Model, Variables
 from jkd.train import workdir as workdirs
 
 EVAL_ROWS = 500
-_TRAIN_ROWS_EVALUATED = 4000
+_ROWS_WHILE_TRAINING = 2000
 
 
 class Setting(NamedTuple):
@@ -81,14 +81,14 @@ class Cell(NamedTuple):
       best: test accuracy at the step whose validation accuracy was best.
       steps_per_second: training speed.
       history: lines of metrics.
-      variables: the student's, after the last step.
+      weights: file of the student's weights after the last step.
     """
 
     last: dict[str, float]
     best: float
     steps_per_second: float
     history: list[dict[str, Any]]
-    variables: Variables
+    weights: Path
 
 
 def describe(module: nn.Module) -> str:
@@ -103,14 +103,16 @@ def step_schedule(learning_rate: float, steps: int) -> optax.Schedule:
 
 
 class Bench(NamedTuple):
-    """What the cells of one student share, so that they share compilations too.
+    """What the cells of one student share, so that they share compilations and the teacher's answers too.
 
     Attributes:
       setting: of the table.
       splits: its data.
       student: the network that learns.
       teacher: the frozen network and its variables.
-      evaluate: `({"student": …, "teacher": …}, source) -> means` of student beside teacher.
+      evaluate: `(student's variables, source) -> means`.
+      sources: what is evaluated, with the teacher's logits: `fit` and `validation` while a cell trains (at most 2,000
+        examples each, the same ones each time), `test` after it.
       describe: what determines student, teacher and the reported divergence, for the cells' manifests.
     """
 
@@ -119,46 +121,107 @@ class Bench(NamedTuple):
     student: Model
     teacher: Teacher
     evaluate: Callable[[Variables, train.Source], dict[str, float]]
+    sources: Mapping[str, train.Source]
     describe: dict[str, Any]
 
-    def sources(self) -> dict[str, data.EvalBatches]:
-        """The splits to evaluate; of the training examples at most a few thousand, the same ones each time."""
-        chosen = self.splits.train
-        if len(chosen) > _TRAIN_ROWS_EVALUATED:
-            chosen = chosen.select(np.arange(_TRAIN_ROWS_EVALUATED))
-        examples = {"fit": chosen, "validation": self.splits.validation, "test": self.splits.test}
-        return {split: data.EvalBatches(part, EVAL_ROWS) for split, part in examples.items()}
+
+class Answered(NamedTuple):
+    """Batches with the teacher's logits as the entry `teacher_logits`, computed once."""
+
+    batches: data.EvalBatches
+    logits: list[jax.Array]
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One batch."""
+        return {**self.batches[index], "teacher_logits": self.logits[index]}
 
 
-def run_cell(bench: Bench, distiller: Distiller, *, name: str, seed: int, config: Mapping[str, Any]) -> Cell:
+def answered_sources(splits: data.Splits, teacher: Teacher) -> dict[str, train.Source]:
+    """The sources of a `Bench`."""
+
+    @jax.jit
+    def answer(variables: Variables, batch: Batch) -> jax.Array:
+        inputs = splits.transform(batch, None)["inputs"]
+        return teacher.model.apply(variables, inputs, train=False)[0].logits
+
+    def source(examples: Any) -> train.Source:
+        batches = data.EvalBatches(examples, EVAL_ROWS)
+        return Answered(batches, [answer(teacher.variables, batches[i]) for i in range(len(batches))])
+
+    def some(examples: Any) -> Any:
+        return examples.select(np.arange(min(len(examples), _ROWS_WHILE_TRAINING)))
+
+    return {
+        "fit": source(some(splits.train)),
+        "validation": source(some(splits.validation)),
+        "test": source(splits.test),
+    }
+
+
+def run_cell(
+    bench: Bench, make: Callable[[], Distiller], *, name: str, seed: int, steps: int, config: Mapping[str, Any]
+) -> Cell:
     """Trains and evaluates a cell, or reads it back if it is finished.
 
     Args:
       bench: what the cell shares with others.
-      distiller: the method.
+      make: builds the method; not called for a finished cell.
       name: of the row; with the seed it names the folder.
       seed: of initial weights, order and augmentation.
+      steps: of training.
       config: the method's arguments, for the manifest.
 
     Returns:
       The cell.
+
+    Raises:
+      ValueError: if the folder holds a cell of another configuration.
     """
-    setting, splits, frozen = bench.setting, bench.splits, bench.teacher.variables
-    directory = Path(setting.workdir) / name / f"seed_{seed}"
-    steps = setting.steps(splits)
-    sources = bench.sources()
+    directory = Path(bench.setting.workdir) / name / f"seed_{seed}"
+    config = {**bench.setting.config(bench.splits), **bench.describe, **config}
+    if (directory / _RESULT).exists():
+        workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": _log_every(steps), **config})
+    else:
+        _train_cell(bench, make(), directory, seed=seed, steps=steps, config=config)
+    kept = json.loads((directory / _RESULT).read_text(encoding="utf-8"))
+    return Cell(
+        kept["last"],
+        kept["best"],
+        kept["steps_per_second"],
+        train.read_metrics(directory),
+        directory / "student.safetensors",
+    )
+
+
+_RESULT = "cell.json"
+
+
+def _log_every(steps: int) -> int:
+    """Fifty lines a run."""
+    return max(1, steps // 50)
+
+
+def _train_cell(
+    bench: Bench, distiller: Distiller, directory: Path, *, seed: int, steps: int, config: Mapping[str, Any]
+) -> None:
+    """Trains, evaluates and keeps a cell."""
+    setting = bench.setting
 
     def measured(split: str) -> Callable[[Variables], dict[str, float]]:
-        return lambda student: bench.evaluate({"student": student, "teacher": frozen}, sources[split])
+        return lambda student: bench.evaluate(student, bench.sources[split])
 
     result = train.fit(
         distiller,
-        frozen,
-        data.TrainBatches(splits.train, setting.batch_size, seed=seed),
+        bench.teacher.variables,
+        data.TrainBatches(bench.splits.train, setting.batch_size, seed=seed),
         steps=steps,
         workdir=directory,
         seed=seed,
-        log_every=max(1, steps // 50),
+        log_every=_log_every(steps),
         evaluate={"fit": measured("fit"), "validation": measured("validation")},
         eval_every=max(1, steps // setting.evaluations),
         checkpoint_every=max(1, steps // 4),
@@ -166,50 +229,47 @@ def run_cell(bench: Bench, distiller: Distiller, *, name: str, seed: int, config
         select="validation/accuracy",
         placement=setting.placement(),
         max_nonfinite=setting.max_nonfinite,
-        config={**setting.config(splits), **bench.describe, **config},
-        name=f"{name} · seed {seed}",
+        config=config,
+        name=f"{directory.parent.name} · seed {seed}",
         progress=setting.progress,
     )
-    return _finished(directory, result, distiller.student(result.state), measured("test"))
+    _keep(directory, result, distiller.student(result.state), measured("test"))
 
 
-def agreement(student: Model, teacher: Model, splits: data.Splits, temperature: float) -> Any:
+def agreement(student: Model, splits: data.Splits, temperature: float) -> Any:
     """A measure of a student beside its teacher: accuracy, cross-entropy, and the divergence T^2 KL.
 
     Args:
-      student: its variables are the entry `student` of the measure's.
-      teacher: likewise `teacher`; an argument, so that it is no constant of the program.
+      student: the network.
       splits: for the transform.
       temperature: T.
 
     Returns:
-      A measure for `jkd.train.evaluator`.
+      A measure for `jkd.train.evaluator`, of batches with `teacher_logits`.
     """
 
     def measure(variables: Variables, batch: Batch) -> Mapping[str, jax.Array]:
         batch = splits.transform(batch, None)
-        logits = student.apply(variables["student"], batch["inputs"], train=False)[0].logits
-        targets = teacher.apply(variables["teacher"], batch["inputs"], train=False)[0].logits
+        logits = student.apply(variables, batch["inputs"], train=False)[0].logits
         return {
             "accuracy": (logits.argmax(-1) == batch["label"]).astype(jnp.float32),
             "cross_entropy": losses.cross_entropy(logits, batch["label"]),
-            "divergence": losses.kl_divergence(logits, targets, temperature=temperature),
+            "divergence": losses.kl_divergence(logits, batch["teacher_logits"], temperature=temperature),
         }
 
     return measure
 
 
-def _finished(directory: Path, result: train.Result, variables: Variables, test: Any) -> Cell:
-    """Reads a finished cell's results, or measures and keeps them."""
-    path = directory / "cell.json"
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return Cell(kept["last"], kept["best"], kept["steps_per_second"], result.history, variables)
+def _keep(directory: Path, result: train.Result, variables: Variables, test: Any) -> None:
+    """Measures the last and the best student, and writes the cell's results and weights."""
     checkpoints = train.Checkpoints(directory / "checkpoints")
     restored = checkpoints.restore_best(variables)
     checkpoints.close()
-    best = test(variables if restored is None else restored[1])["accuracy"]
+    steps = [line["step"] for line in result.history]
+    last_test = test(variables)
+    best = last_test if restored is None or restored[0] == max(steps) else test(restored[1])
     line = [past for past in result.history if "validation/accuracy" in past][-1]
-    last = {**{k: v for k, v in line.items() if k != "step"}, **{f"test/{k}": v for k, v in test(variables).items()}}
-    workdirs.write_json(path, {"last": last, "best": best, "steps_per_second": result.steps_per_second})
-    return Cell(last, best, result.steps_per_second, result.history, variables)
+    last = {**{k: v for k, v in line.items() if k != "step"}, **{f"test/{k}": v for k, v in last_test.items()}}
+    io.save_safetensors(directory / "student.safetensors", variables)
+    kept = {"last": last, "best": best["accuracy"], "steps_per_second": result.steps_per_second}
+    workdirs.write_json(directory / _RESULT, kept)

@@ -1,5 +1,6 @@
 """The distillation-oriented trainer: a momentum of its own for the gradient of the distillation loss."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ def dot(
     weight_decay: float = 0.0,
     task_mask: Any = None,
     distill_mask: Any = None,
+    others: Sequence[str] = (),
     accumulator_dtype: Any = None,
 ) -> PerTermTransformation:
     """SGD with one momentum buffer for the task gradient and a longer one for the distillation gradient.
@@ -41,6 +43,7 @@ def dot(
       weight_decay: coupled L2 coefficient, at least 0.
       task_mask: tree of booleans (a prefix of the parameters); False where the task loss does not reach.
       distill_mask: likewise for the distillation loss.
+      others: names of further terms (a reconstruction, say); each has a buffer with the plain `momentum`.
       accumulator_dtype: dtype of the buffers; that of the parameters if None.
 
     Returns:
@@ -79,11 +82,12 @@ def dot(
             optax.trace(momentum, accumulator_dtype=accumulator_dtype),
             rate,
         )
-        inner = per_term({"task": optax.identity(), "distill": optax.identity()}, after=buffer)
+        inner = per_term({name: optax.identity() for name in ("task", "distill", *others)}, after=buffer)
     else:
+        shared = {"task": momentum - delta, "distill": momentum + delta, **dict.fromkeys(others, momentum)}
         traces = {
-            "task": trace_shared(momentum - delta, momentum, weight_decay, accumulator_dtype=accumulator_dtype),
-            "distill": trace_shared(momentum + delta, momentum, weight_decay, accumulator_dtype=accumulator_dtype),
+            name: trace_shared(decay, momentum, weight_decay, accumulator_dtype=accumulator_dtype)
+            for name, decay in shared.items()
         }
         inner = per_term(traces, after=rate)
     return _with_masks(inner, {"task": task_mask, "distill": distill_mask})

@@ -155,3 +155,19 @@ def test_terms_must_be_those_of_the_optimiser():
         tx.update({"task": params}, tx.init(params), params)
     with pytest.raises(ValueError, match="transforms is empty"):
         optim.per_term({})
+
+
+def test_dot_gives_other_terms_the_plain_momentum():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    absent = optax.MaskedNode()
+    grads = {
+        "task": {"a": jnp.ones(2), "b": absent},
+        "distill": {"a": jnp.ones(2), "b": absent},
+        "paraphrase": {"a": absent, "b": jnp.ones(3)},
+    }
+    tx = optim.dot(1.0, momentum=0.5, delta=0.25, others=("paraphrase",))
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(grads, state, params)
+    np.testing.assert_allclose(updates["b"], -1.5 * np.ones(3), rtol=1e-6)
+    np.testing.assert_allclose(updates["a"], -(1.25 + 1.75) * np.ones(2), rtol=1e-6)
