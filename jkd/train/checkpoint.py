@@ -1,13 +1,17 @@
 """Orbax checkpoints of everything that lives, checked on the way back in."""
 
+import contextlib
 import logging
+import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 _LOG = logging.getLogger("jkd")
 
@@ -22,23 +26,39 @@ class Checkpoints:
     Each holds the leaves of a tree under their paths and a checksum of each leaf, written in one atomic step. PRNG
     keys are stored as their data; leaves without entries are not stored.
 
+    An older checkpoint is deleted only once one of the newest has been read back and is whole. (Arrays that are split
+    over several processes are guarded by Orbax's own checksums alone, and are not read back.)
+
     Args:
-      directory: `steps/` and `best/` are made below it.
+      directory: `steps/` and `best/` are made below it; `damaged/` is where unreadable steps are put once the run goes
+        on from an earlier one.
       keep: number of newest checkpoints that are kept.
     """
 
     def __init__(self, directory: Path, *, keep: int = 3) -> None:
         """Opens or makes the folders."""
-        self._newest = _manager(directory / "steps", keep)
+        self._keep = keep
+        self._like: dict[str, Any] = {}
+        self._newest = _manager(directory / "steps", None)
         self._best = _manager(directory / "best", 1)
 
     def save(self, step: int, tree: Any) -> None:
-        """Saves a step; it is offered only once all of it is on disk."""
-        _save(self._newest, step, tree)
+        """Saves a step; it is offered only once all of it is on disk.
+
+        Raises:
+          OSError: if this or an earlier step could not be written.
+        """
+        self.wait()  # for the best as well: a step after it must not be offered without it
+        self._delete_old()
+        flat = flatten(tree)
+        self._like = {name: _abstract(leaf) for name, leaf in flat.items()}
+        with _writing(self._newest, step):
+            _save(self._newest, step, flat)
 
     def save_best(self, step: int, tree: Any, score: float) -> None:
         """Saves a step as the best so far."""
-        _save(self._best, step, tree, score=score)
+        with _writing(self._best, step):
+            _save(self._best, step, flatten(tree), score=score)
 
     def best_score(self) -> float | None:
         """The score of the best step, or None."""
@@ -66,13 +86,40 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns once all that was saved is on disk."""
-        self._newest.wait_until_finished()
-        self._best.wait_until_finished()
+        for manager in (self._best, self._newest):
+            with _writing(manager, manager.latest_step()):
+                manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits and releases the folders."""
-        self._newest.close()
-        self._best.close()
+        """Waits, deletes what is too old, and releases the folders."""
+        with contextlib.ExitStack() as stack:
+            for manager in (self._newest, self._best):
+                stack.callback(_release, manager)
+            self.wait()
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        """Deletes all but the newest steps, if one of those can be read."""
+        steps = sorted(self._newest.all_steps(), reverse=True)
+        kept, old = steps[: self._keep], steps[self._keep :]
+        if old and any(self._whole(step) for step in kept):
+            for step in old:
+                self._newest.delete(step)
+
+    def _whole(self, step: int) -> bool:
+        """Whether a finished step can be read back; warns if not."""
+        if jax.process_count() > 1:
+            return True
+        try:
+            _read(self._newest, step, self._like)
+        except Exception as error:
+            _LOG.warning(
+                "checkpoint %s is damaged (%s); older ones are kept.",
+                self._newest.directory / str(step),
+                _first_line(error),
+            )
+            return False
+        return True
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -99,21 +146,21 @@ def unflatten(flat: dict[str, Any], like: Any) -> Any:
 
 
 def checksums(flat: dict[str, Any]) -> dict[str, int]:
-    """CRC-32 of each leaf's bytes."""
-    return {name: zlib.crc32(np.asarray(jax.device_get(leaf)).tobytes()) for name, leaf in flat.items()}
+    """CRC-32 of the bytes of each leaf that this process can see the whole of."""
+    seen = {name: leaf for name, leaf in flat.items() if leaf.is_fully_addressable or leaf.is_fully_replicated}
+    return {name: zlib.crc32(np.asarray(jax.device_get(leaf)).tobytes()) for name, leaf in seen.items()}
 
 
-def _manager(directory: Path, keep: int) -> Any:
+def _manager(directory: Path, keep: int | None) -> Any:
     import orbax.checkpoint as ocp
 
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
     return ocp.CheckpointManager(directory.absolute(), options=options, item_names=("tree", "note"))
 
 
-def _save(manager: Any, step: int, tree: Any, **note: Any) -> None:
+def _save(manager: Any, step: int, flat: dict[str, Any], **note: Any) -> None:
     import orbax.checkpoint as ocp
 
-    flat = flatten(tree)
     note = {"checksums": checksums(flat), "shapes": {name: list(leaf.shape) for name, leaf in flat.items()}, **note}
     manager.save(step, args=ocp.args.Composite(tree=ocp.args.StandardSave(flat), note=ocp.args.JsonSave(note)))
 
@@ -130,23 +177,15 @@ def _newest_whole(manager: Any, like: Any) -> tuple[int, Any] | None:
     flat = flatten(like)
     for step in steps:
         try:
-            note = _restore_note(manager, step)
-            differing = _differences(note["shapes"], flat)
-            restored = None if differing else _restore_tree(manager, step, flat)
-            if restored is not None and checksums(restored) != note["checksums"]:
-                raise ValueError("the checksums of its arrays do not agree")
+            restored = _read(manager, step, flat)
+        except _Differs as error:
+            raise ValueError(str(error)) from None
         except Exception as error:
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            _LOG.warning(
-                "checkpoint %s is damaged (%s); trying the one before it.", manager.directory / str(step), line
-            )
+            path = manager.directory / str(step)
+            _LOG.warning("checkpoint %s is damaged (%s); trying the one before it.", path, _first_line(error))
             continue
-        if differing:
-            raise ValueError(
-                f"the checkpoint {manager.directory / str(step)} is of another network or configuration: "
-                f"{'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. Use another workdir."
-            )
-        return step, unflatten(restored or {}, like)
+        _put_aside(manager, [other for other in steps if other > step])
+        return step, unflatten(restored, like)
     if steps:
         raise Damaged(
             f"none of the checkpoints in {manager.directory} can be read (steps {steps}). Restore that folder from a "
@@ -155,13 +194,66 @@ def _newest_whole(manager: Any, like: Any) -> tuple[int, Any] | None:
     return None
 
 
+class _Differs(ValueError):
+    """A checkpoint is whole but of another run."""
+
+
+def _read(manager: Any, step: int, flat: dict[str, Any]) -> dict[str, Any]:
+    """The leaves of a step, checked; raises whatever is wrong with it."""
+    note = _restore_note(manager, step)
+    differing = _differences(note["shapes"], flat)
+    if differing:
+        raise _Differs(
+            f"the checkpoint {manager.directory / str(step)} is of another network or configuration: "
+            f"{'; '.join(differing[:5])}{' …' if len(differing) > 5 else ''}. Use another workdir."
+        )
+    restored = _restore_tree(manager, step, flat)
+    if checksums(restored) != note["checksums"]:
+        raise ValueError("the checksums of its arrays do not agree")
+    return restored
+
+
+def _put_aside(manager: Any, steps: list[int]) -> None:
+    """Moves damaged steps out of the way, so that the steps of the same numbers can be saved anew."""
+    if not steps:
+        return
+    aside = manager.directory.parent / "damaged"
+    if jax.process_index() == 0:
+        aside.mkdir(exist_ok=True)
+        for step in steps:
+            shutil.rmtree(aside / str(step), ignore_errors=True)
+            (manager.directory / str(step)).rename(aside / str(step))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("jkd_put_aside")
+    manager.reload()
+
+
+@contextlib.contextmanager
+def _writing(manager: Any, step: int | None) -> Iterator[None]:
+    """Says which step could not be written, whatever Orbax raises."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(
+            f"step {step} could not be saved in {manager.directory} ({_first_line(error)}). Look whether the disk is "
+            "full; started again, the run goes on from the checkpoint before."
+        ) from error
+
+
+def _release(manager: Any) -> None:
+    """Closes a manager; what it failed to write has been said already."""
+    with contextlib.suppress(Exception):
+        manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def _restore_tree(manager: Any, step: int, flat: dict[str, Any]) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
-    def abstract(leaf: Any) -> Any:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
-
-    targets = {name: abstract(leaf) for name, leaf in flat.items()}
+    targets = {name: _abstract(leaf) for name, leaf in flat.items()}
     return manager.restore(step, args=ocp.args.Composite(tree=ocp.args.StandardRestore(targets)))["tree"]
 
 
@@ -173,6 +265,11 @@ def _differences(shapes: dict[str, list[int]], flat: dict[str, Any]) -> list[str
         if tuple(shapes[name]) != flat[name].shape:
             found.append(f"{name} has shape {tuple(shapes[name])}, expected {flat[name].shape}")
     return found
+
+
+def _abstract(leaf: Any) -> Any:
+    """Shape, dtype and sharding of a leaf."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
 
 
 def _is_shape(leaf: Any) -> bool:

@@ -1,5 +1,6 @@
 """`fit`: compile once, step, log, evaluate, save."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from jkd.train.checkpoint import Checkpoints
 from jkd.train.metrics import MetricsWriter
 from jkd.train.parallel import Placement, jit_placement
 from jkd.train.progress import Bar
-from jkd.train.signals import Interrupted, stop_requested
+from jkd.train.signals import Interrupted, agreed, stop_requested
 
 Evaluators = Mapping[str, Callable[[Variables], Mapping[str, float]]]
 
@@ -94,7 +95,8 @@ def fit(
       teacher_evaluate: `{split: teacher -> means}`, called once before the first step; its line has step 0 and the
         names `teacher/split/name`. An evaluator may raise, for example `jkd.teachers.TeacherAtChance`.
       placement: where things run; `jit` over all devices if None.
-      max_nonfinite: stop after so many steps in a row with a term that is not finite.
+      max_nonfinite: stop after so many steps in a row with a term that is not finite; looked at with every line of
+        metrics.
       config: plain values that determine the result; a `workdir` of another configuration is refused.
       name: shown on the progress bar.
       progress: whether to draw it.
@@ -106,8 +108,10 @@ def fit(
       ValueError: for arguments out of range, a `workdir` of another configuration, a batch that does not split over
         the devices.
       NonFinite: when terms stay NaN or infinite; the last good checkpoint is kept.
-      Interrupted: on SIGTERM or SIGINT, after saving.
+      Interrupted: on SIGTERM or SIGINT, after saving. A second signal ends the process at once. Several processes
+        agree on the step, at most `jkd.train.signals.AGREE_EVERY` later.
       Damaged: if there are checkpoints but none can be read.
+      OSError: if a checkpoint or a line of metrics cannot be written.
     """
     _check_arguments(steps, log_every, eval_every, checkpoint_every, keep, max_nonfinite)
     if select is not None and not evaluate:
@@ -118,14 +122,12 @@ def fit(
         workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": log_every, **(config or {})})
     placement = placement or jit_placement()
     run = _Run(distiller, placement, schedule, directory, keep, evaluate or {}, select, max_nonfinite)
-    try:
+    with stop_requested() as stopped, contextlib.closing(run):
         start, carry = run.start(teacher, data[0], seed)
         if start == 0:
             run.evaluate_teacher(teacher, teacher_evaluate or {})
-        with Bar(name, steps, start, progress) as bar, stop_requested() as stopped:
+        with Bar(name, steps, start, progress) as bar:
             return run.loop(carry, placement.teacher(teacher), data, start, bar, stopped)
-    finally:
-        run.close()
 
 
 class _Run:
@@ -167,7 +169,7 @@ class _Run:
             carry = advance(carry, teacher, self.placement.batch(next(batches)))
             clock.tick(carry)
             bar.advance(step)
-            signum = stopped()
+            signum = agreed(stopped(), step)
             if self.schedule.due(self.schedule.log_every, step):
                 carry = self.log(step, carry, bar)
             if self.schedule.due(self.schedule.eval_every, step):
@@ -225,15 +227,16 @@ class _Run:
 
     def save(self, step: int, carry: Any) -> None:
         """Saves what is carried."""
-        if self.checkpoints is not None:
+        if self.checkpoints is not None and self.writer is not None:
+            self.writer.sync()
             self.checkpoints.save(step, self.placement.single(carry))
 
     def close(self) -> None:
         """Finishes what is being written."""
-        if self.checkpoints is not None:
-            self.checkpoints.close()
-        if self.writer is not None:
-            self.writer.close()
+        with contextlib.ExitStack() as stack:
+            for part in (self.checkpoints, self.writer):
+                if part is not None:
+                    stack.callback(part.close)
 
 
 class _Clock:

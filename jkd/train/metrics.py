@@ -1,15 +1,18 @@
 """What a run writes down: JSON lines that resuming neither loses nor repeats, and TensorBoard events."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import jax
+
 FILE = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends lines of metrics to `metrics.jsonl` and to TensorBoard events.
+    """Appends lines of metrics to `metrics.jsonl` and to TensorBoard events; of several processes the first writes.
 
     Args:
       directory: the run's; nothing is written if None.
@@ -25,6 +28,8 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter
 
         self.lines = [line for line in read_metrics(directory) if line["step"] <= step]
+        if jax.process_index() > 0:
+            return
         path = directory / FILE
         temporary = path.with_suffix(".tmp")
         with open(temporary, "w", encoding="utf-8") as file:
@@ -45,11 +50,17 @@ class MetricsWriter:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
 
+    def sync(self) -> None:
+        """Returns once the lines are on disk: a checkpoint must not be there without the lines before it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
-        """Closes the files."""
-        if self._file is not None and self._events is not None:
-            self._file.close()
-            self._events.close()
+        """Closes the files, even if what is left in their buffers cannot be written."""
+        with contextlib.ExitStack() as stack:
+            for file in (self._file, self._events):
+                if file is not None:
+                    stack.callback(file.close)
 
 
 def read_metrics(directory: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""A graceful stop: the first SIGTERM or SIGINT finishes the step and saves, the second ends the process at once."""
+"""A graceful stop: the first SIGTERM or SIGINT finishes the step and saves, the second ends the process at once.
+
+Exit codes are 128 plus the signal's number, 143 or 130, in both cases.
+"""
 
 import contextlib
 import os
@@ -6,6 +9,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+AGREE_EVERY = 10
+"""Steps between the points at which several processes ask each other whether to stop."""
 
 
 class Interrupted(SystemExit):
@@ -24,6 +34,26 @@ class Interrupted(SystemExit):
     def __str__(self) -> str:
         """One line."""
         return f"stopped by {signal.Signals(self.signum).name} after step {self.step}, which is saved"
+
+
+def agreed(signum: int | None, step: int) -> int | None:
+    """What all processes of a run do after `step`: stop on the highest signal that any of them has received.
+
+    One process alone answers for itself at every step. Several answer together every `AGREE_EVERY` steps, so that all
+    of them save the same step, and none at the steps between.
+
+    Args:
+      signum: what this process has received, if anything.
+      step: the last finished step.
+
+    Returns:
+      The signal to stop on, or None.
+    """
+    if jax.process_count() == 1:
+        return signum
+    if step % AGREE_EVERY:
+        return None
+    return int(multihost_utils.process_allgather(np.int32(signum or 0)).max()) or None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,21 @@ def claim(directory: Path, config: dict[str, Any]) -> None:
                 "Use another workdir, or the same flags to resume."
             )
         return
-    write_json(path, {"config": config, "config_hash": digest(config), **environment()})
+    if jax.process_index() == 0:
+        write_json(path, {"config": config, "config_hash": digest(config), **environment()})
 
 
 def environment() -> dict[str, Any]:
-    """Versions and device kind, for the manifest."""
+    """Versions, devices and flags, for the manifest."""
     packages = ("jkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "command": sys.argv,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"],
     }
 
 
