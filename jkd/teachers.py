@@ -53,3 +53,27 @@ def cast(variables: Any, dtype: Any) -> Any:
       'bfloat16'
     """
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, variables)
+
+
+def cast_matrices(variables: Any, dtype: Any) -> Any:
+    """Casts a frozen teacher's matrices and kernels, which are nearly all of its memory, and leaves its vectors.
+
+    Biases, scales and batch statistics enter sums and quotients, where half precision shows; they stay as they are.
+
+    Args:
+      variables: any pytree.
+      dtype: for example `jnp.bfloat16`.
+
+    Returns:
+      The tree with every floating-point leaf of two or more axes in `dtype`.
+
+    Example:
+      >>> teacher = cast_matrices({"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, jnp.bfloat16)
+      >>> teacher["kernel"].dtype.name, teacher["bias"].dtype.name
+      ('bfloat16', 'float32')
+    """
+
+    def leaf(x: Any) -> Any:
+        return x.astype(dtype) if x.ndim >= 2 and jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(leaf, variables)

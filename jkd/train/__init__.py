@@ -3,8 +3,10 @@
 from jkd.train.checkpoint import Checkpoints, Damaged
 from jkd.train.evaluate import Source, classification, evaluator
 from jkd.train.loop import Result, fit
+from jkd.train.meshes import make_mesh, parse_mesh
 from jkd.train.metrics import read_metrics
 from jkd.train.parallel import Placement, jit_placement, pmap_placement
+from jkd.train.rules import Rule, parse_rule, shardings
 from jkd.train.signals import Interrupted
 from jkd.train.steps import NonFinite
 
@@ -15,11 +17,16 @@ __all__ = [
     "NonFinite",
     "Placement",
     "Result",
+    "Rule",
     "Source",
     "classification",
     "evaluator",
     "fit",
     "jit_placement",
+    "make_mesh",
+    "parse_mesh",
+    "parse_rule",
     "pmap_placement",
     "read_metrics",
+    "shardings",
 ]

@@ -151,8 +151,9 @@ class _Run:
 
     def start(self, teacher: Any, batch: Any, seed: int) -> tuple[int, Any]:
         """The step to go on from, and what is carried into it."""
-        state = jax.jit(self.distiller.init)(jax.random.key(seed), batch)
-        carry = stepping.initial_carry(self.distiller, state, teacher, batch)
+        place = self.placement
+        state = place.init(self.distiller.init, jax.random.key(seed), batch)
+        carry = place.single(place.state(stepping.initial_carry(self.distiller, state, teacher, batch)))
         restored = self.checkpoints.restore(carry) if self.checkpoints is not None else None
         start, carry = restored if restored is not None else (0, carry)
         self.writer = MetricsWriter(self.directory, start)

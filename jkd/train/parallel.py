@@ -1,5 +1,6 @@
 """Where states and batches live: `jit` over a named mesh, or `pmap`."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jkd import axis
+from jkd import axis, teachers
+from jkd.train.meshes import make_mesh
+from jkd.train.rules import SMALLEST, Rule, shardings, shardings_of_part
+
+_BATCH = PartitionSpec(("data", "fsdp"))
+_NEVER = sys.maxsize
 
 
 class Placement(NamedTuple):
@@ -16,62 +22,120 @@ class Placement(NamedTuple):
 
     Attributes:
       devices: number of devices that share a batch.
+      shard: (index, count) of this process's part of each global batch, for `jkd.data.TrainBatches`.
       state: puts a state on the devices.
       teacher: puts the frozen teacher on the devices.
-      batch: puts a host batch on the devices.
+      batch: puts a host batch, this process's rows, on the devices.
+      init: runs `f(key, batch) -> state`, compiled, on a host batch; no device holds a whole state that is split.
       compile: compiles `(carry, teacher, batch) -> carry`; the carry is donated, the teacher is not.
-      single: what one device holds of a placed state, as plain arrays.
+      single: what one device holds of a placed state, as plain arrays; a state that is split stays so.
     """
 
     devices: int
+    shard: tuple[int, int]
     state: Callable[[Any], Any]
     teacher: Callable[[Any], Any]
     batch: Callable[[Any], Any]
+    init: Callable[[Callable[..., Any], jax.Array, Any], Any]
     compile: Callable[[Callable[..., Any]], Callable[..., Any]]
     single: Callable[[Any], Any]
 
 
-def jit_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
-    """`jit` over a mesh with one axis, `data`: batches split over it, states and teacher replicated.
+def jit_placement(
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    mesh: Mesh | None = None,
+    rules: Sequence[Rule] = (),
+    smallest: int = SMALLEST,
+    teacher_rules: Sequence[Rule] = (),
+    teacher_split: bool = False,
+    teacher_dtype: Any = None,
+) -> Placement:
+    """`jit` over a mesh: batches split over `data` and `fsdp`, states over `fsdp` by rule, the teacher as one likes.
 
-    The step sees the global batch: batch statistics, relational losses and means are those of all rows.
+    The step sees the global batch: batch statistics, relational losses and means are those of all rows. With several
+    processes each gives its own rows and the mesh spans the devices of all of them.
 
     Args:
-      devices: all devices if None.
+      devices: all devices, of all processes, if None; in a mesh with the one axis `data`.
+      mesh: from `make_mesh`, in place of `devices`.
+      rules: for the state, before the default rule of `jkd.train.shardings`.
+      smallest: leaves with fewer entries are replicated by the default rule.
+      teacher_rules: for the teacher.
+      teacher_split: whether the default rule splits the teacher over `fsdp`; otherwise it is replicated.
+      teacher_dtype: floating-point matrices and kernels of the teacher are cast to it, once; None leaves them. Its
+        vectors (biases, scales, statistics) stay as they are.
 
     Returns:
       A `Placement`.
+
+    Raises:
+      ValueError: for both `devices` and `mesh`; when something is placed, for rules that do not fit it.
     """
-    chosen = list(devices) if devices is not None else jax.devices()
-    mesh = Mesh(np.array(chosen), ("data",))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec("data"))
+    if mesh is None:
+        mesh = make_mesh(None, devices)
+    elif devices is not None:
+        raise ValueError("devices and mesh are both given; give one, the mesh has its own devices.")
+    split = NamedSharding(mesh, _BATCH)
+    count = mesh.shape["data"] * mesh.shape["fsdp"]
+    shard = _shard_of_process(split, count)
+
+    def put_state(tree: Any) -> Any:
+        return _put(tree, shardings_of_part(tree, mesh, rules=rules, smallest=smallest))
+
+    def put_teacher(tree: Any) -> Any:
+        tree = _cast(tree, teacher_dtype)
+        return _put(tree, shardings(tree, mesh, rules=teacher_rules, smallest=smallest if teacher_split else _NEVER))
 
     def put_batch(batch: Any) -> Any:
-        _check_divisible(batch, len(chosen))
-        return jax.device_put(batch, split)
+        _check_divisible(batch, count // shard[1])
+        if shard[1] == 1:
+            return jax.device_put(batch, split)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, np.asarray(x)), batch)
 
-    def put(tree: Any) -> Any:
-        return jax.device_put(tree, replicated)
+    def init(fun: Callable[..., Any], key: jax.Array, batch: Any) -> Any:
+        args = _put(key, NamedSharding(mesh, PartitionSpec())), put_batch(batch)
+        placed = shardings_of_part(jax.eval_shape(fun, *args), mesh, rules=rules, smallest=smallest)
+        return jax.jit(fun, out_shardings=placed)(*args)
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(step, donate_argnums=0, out_shardings=replicated)
+        compiled: list[Callable[..., Any]] = []
 
-    return Placement(len(chosen), put, put, put_batch, compile_step, lambda tree: tree)
+        def advance(carry: Any, teacher: Any, batch: Any) -> Any:
+            if not compiled:
+                placed = shardings(carry, mesh, rules=rules, smallest=smallest)
+                compiled.append(jax.jit(step, donate_argnums=0, out_shardings=placed))
+            return compiled[0](carry, teacher, batch)
+
+        return advance
+
+    return Placement(count, shard, put_state, put_teacher, put_batch, init, compile_step, lambda tree: tree)
 
 
-def pmap_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
+def pmap_placement(
+    devices: Sequence[jax.Device] | None = None, *, gather: bool = False, teacher_dtype: Any = None
+) -> Placement:
     """`pmap`: each device runs the step on its own part of the batch; sums over devices go through `jkd.axis`.
 
     Means and gradients are those of the global batch. Batch statistics are each device's own and averaged after the
-    step, unless the network's `bn_axis_name` is `"data"`; relational losses see the device's part only.
+    step, unless the network's `bn_axis_name` is `"data"`. A relational or contrastive loss sees the device's part of
+    the batch only, which is another loss than under `jit`: pairs across devices are missing and there are fewer
+    negatives. With `gather` objectives are given the outputs of all devices instead, differentiably, and the loss is
+    that of the global batch; each device then computes all of it.
 
     Args:
       devices: all local devices if None.
+      gather: whether objectives see the global batch.
+      teacher_dtype: as for `jit_placement`.
 
     Returns:
       A `Placement`.
+
+    Raises:
+      ValueError: with several processes.
     """
+    if jax.process_count() > 1:
+        raise ValueError(f"pmap runs in one process, not in {jax.process_count()}; use --parallel=jit there.")
     chosen = list(devices) if devices is not None else jax.local_devices()
     count = len(chosen)
 
@@ -82,9 +146,12 @@ def pmap_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
         _check_divisible(batch, count)
         return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
 
+    def init(fun: Callable[..., Any], key: jax.Array, batch: Any) -> Any:
+        return jax.jit(fun)(key, batch)
+
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
         def named(carry: Any, teacher: Any, batch: Any) -> Any:
-            with axis.data_axis("data"):
+            with axis.data_axis("data", gather=gather):
                 return step(carry, teacher, batch)
 
         return jax.pmap(named, axis_name="data", donate_argnums=0, devices=chosen)
@@ -92,7 +159,36 @@ def pmap_placement(devices: Sequence[jax.Device] | None = None) -> Placement:
     def single(tree: Any) -> Any:
         return jax.tree.map(lambda x: x[0], tree)
 
-    return Placement(count, replicate, replicate, put_batch, compile_step, single)
+    return Placement(
+        count,
+        (0, 1),
+        replicate,
+        lambda tree: replicate(_cast(tree, teacher_dtype)),
+        put_batch,
+        init,
+        compile_step,
+        single,
+    )
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """The teacher in its own dtype."""
+    return tree if dtype is None else teachers.cast_matrices(tree, dtype)
+
+
+def _put(tree: Any, placed: Any) -> Any:
+    """Puts what is not in its place there; with several processes all must hold the same values."""
+    return jax.tree.map(lambda x, s: x if getattr(x, "sharding", None) == s else jax.device_put(x, s), tree, placed)
+
+
+def _shard_of_process(split: NamedSharding, count: int) -> tuple[int, int]:
+    """Which run of a batch's rows this process's devices hold, and how many runs there are."""
+    rows: dict[int, set[int]] = {}
+    device: Any
+    for device, (index,) in split.devices_indices_map((count,)).items():
+        rows.setdefault(device.process_index, set()).add(index.start or 0)
+    runs = sorted({tuple(sorted(held)) for held in rows.values()})
+    return runs.index(tuple(sorted(rows[jax.process_index()]))), len(runs)
 
 
 def _check_divisible(batch: Any, devices: int) -> None:
