@@ -4,9 +4,9 @@ A network is a `Model`, a method a `Distiller`; `distill` composes the usual one
 an optimiser. Importing this starts no device.
 """
 
-from jkd import axis, data, io, losses, methods, nets, ops, optim, teachers, terms, train
+from jkd import axis, data, io, losses, methods, nets, ops, optim, teachers, terms, text, train
 from jkd.distiller import Distiller, DistillState, distill
-from jkd.model import Model, Outputs, from_linen, from_nnx
+from jkd.model import Model, Outputs, from_linen, from_nnx, remat
 
 __all__ = [
     "DistillState",
@@ -24,7 +24,9 @@ __all__ = [
     "nets",
     "ops",
     "optim",
+    "remat",
     "teachers",
     "terms",
+    "text",
     "train",
 ]

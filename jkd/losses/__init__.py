@@ -9,12 +9,15 @@ anything, NaN and infinity included; where everything is masked, value and gradi
 from jkd.losses.attention import attention_transfer, factor_transfer, flow_of_solution, neuron_selectivity
 from jkd.losses.classification import cross_entropy, soft_cross_entropy
 from jkd.losses.contrastive import CRDResult, crd, info_nce
+from jkd.losses.cross_tokenizer import hybrid_uld, uld
 from jkd.losses.decoupled import dkd
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
 from jkd.losses.information import variational_information
 from jkd.losses.language import adaptive_kl, skewed_forward_kl, skewed_reverse_kl, taid, total_variation
 from jkd.losses.logits import dist, hinton_kd, logit_standardized_kl
+from jkd.losses.policy import clipped_policy_gradient, clipped_surrogate, sampled_reverse_kl
+from jkd.losses.ranking import sparse_hinge_ranking, sparse_logistic_ranking
 from jkd.losses.relations import (
     correlation_congruence,
     probabilistic_transfer,
@@ -32,6 +35,8 @@ __all__ = [
     "activation_boundary",
     "adaptive_kl",
     "attention_transfer",
+    "clipped_policy_gradient",
+    "clipped_surrogate",
     "correlation_congruence",
     "crd",
     "cross_entropy",
@@ -44,6 +49,7 @@ __all__ = [
     "hierarchical_context",
     "hint",
     "hinton_kd",
+    "hybrid_uld",
     "info_nce",
     "jeffreys",
     "kdsvd",
@@ -56,15 +62,19 @@ __all__ = [
     "rkd",
     "rkd_angle",
     "rkd_distance",
+    "sampled_reverse_kl",
     "similarity_preserving",
     "skewed_forward_kl",
     "skewed_reverse_kl",
     "soft_cross_entropy",
     "sparse_forward_kl",
+    "sparse_hinge_ranking",
     "sparse_jsd",
+    "sparse_logistic_ranking",
     "sparse_total_variation",
     "taid",
     "topk_divergence",
     "total_variation",
+    "uld",
     "variational_information",
 ]

@@ -27,15 +27,20 @@ NOT_ZERO_AT_EQUALITY = {
     "variational_information": "a log-likelihood of a density",
     "crd": "a contrast with a memory",
     "sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
+    "sparse_hinge_ranking": "the teacher is given by a few probabilities, not by logits",
+    "sparse_logistic_ranking": "the teacher is given by a few probabilities, not by logits",
     "sparse_jsd": "the teacher is given by a few probabilities, not by logits",
     "sparse_total_variation": "the teacher is given by a few probabilities, not by logits",
 }
 KINK_AT_EQUALITY = {
     "factor_transfer": "an absolute value, whose slope there is rounding",
     "total_variation": "an absolute value, whose slope there is rounding",
+    "uld": "an absolute value, whose slope there is rounding",
+    "hybrid_uld": "an absolute value, whose slope there is rounding",
 }
 PART_IS_CONSTANT = {
     "adaptive_kl": "the weights of both divergences pass no gradient",
+    "sampled_reverse_kl": "the reward passes no gradient",
     "taid": "the target moves with the student and passes no gradient",
 }
 ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
@@ -115,6 +120,16 @@ def three_log_probs(rng, sizes, fill):
     return log_probs[:, : min(3, max(sizes.C - 1, 1))].astype(np.float32)
 
 
+def matched(first):
+    """A maker of up to three different classes, the same for all rows."""
+
+    def make(rng, sizes, fill):
+        return ((np.arange(min(3, sizes.C)) + first) % sizes.C).astype(np.int32)
+
+    make.batched = False
+    return make
+
+
 three_ids.batched = three_log_probs.batched = True
 
 
@@ -141,10 +156,18 @@ MAKERS: dict[str, Callable] = {
     "contrast_index": integers("B", 4, below="N"),
     "queries": floats("B", "E"),
     "keys": floats("B", "E"),
+    "student_probs": floats("B", "C", then=softmax),
+    "teacher_probs": floats("B", "C", then=softmax),
+    "student_matched": matched(0),
+    "teacher_matched": matched(1),
+    "tokens": integers("B", below="C"),
+    "log_probs": floats("B", "C", then=lambda x: -np.abs(x) / 4),
+    "old_log_probs": floats("B", "C", then=lambda x: -np.abs(x) / 4),
+    "advantages": floats("B", "C"),
     "teacher_ids": three_ids,
     "teacher_log_probs": three_log_probs,
 }
-CONSTANT = ("teacher_", "targets", "margin", "student_memory")
+CONSTANT = ("teacher_", "targets", "margin", "student_memory", "old_log_probs", "advantages")
 
 FILLS = {
     "random": lambda rng, shape: rng.normal(size=shape),

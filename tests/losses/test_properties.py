@@ -222,6 +222,8 @@ def with_class(loss, inputs, value):
     changed = {name: inputs[name].at[:, 4].set(value) for name in LOGITS if name in inputs}
     if "labels" in inputs:
         changed["labels"] = jnp.arange(4, dtype=jnp.int32)
+    if "tokens" in inputs:
+        changed["tokens"] = jnp.arange(4, dtype=jnp.int32)
     if "targets" in inputs:
         changed["targets"] = inputs["targets"].at[:, 4].set(0)
     return {**inputs, **changed}
