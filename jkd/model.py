@@ -147,6 +147,36 @@ def from_nnx(module: nnx.Module | Callable[[nnx.Rngs], nnx.Module], taps: Sequen
     return Model(init, apply)
 
 
+def remat(model: Model) -> Model:
+    """Trains a network in less memory: its backward pass computes elementwise operations and norms again.
+
+    Only the results of matrix products and convolutions are kept from the forward pass, which are the dear part of it.
+    The numbers are the same. Networks of many layers, `jkd.nets.Decoder` for one, can also be told to keep nothing but
+    the input of each block.
+
+    Args:
+      model: any network.
+
+    Returns:
+      The model with the same `init`.
+
+    Reference:
+      Tianqi Chen, Bing Xu, Chiyuan Zhang, Carlos Guestrin: Training Deep Nets with Sublinear Memory Cost. 2016.
+      https://arxiv.org/abs/1604.06174
+    """
+
+    def saved(primitive: Any, *_: Any, **__: Any) -> bool:
+        return primitive.name in ("dot_general", "conv_general_dilated")
+
+    def apply(variables: Variables, inputs: Any, *, train: bool, key: Array | None = None) -> tuple[Outputs, Variables]:
+        def run(variables: Variables, inputs: Any, key: Array | None) -> tuple[Outputs, Variables]:
+            return model.apply(variables, inputs, train=train, key=key)
+
+        return jax.checkpoint(run, policy=saved)(variables, inputs, key) if train else run(variables, inputs, key)
+
+    return Model(model.init, apply)
+
+
 def _collect(raw: Any, captured: Mapping[str, Any], taps: Sequence[str], seen: Sequence[str]) -> Outputs:
     """Joins a network's own outputs with the captured ones, and refuses a tap that matched nothing."""
     outputs = raw if isinstance(raw, Outputs) else Outputs(raw)

@@ -5,6 +5,7 @@ from experiments.common.arms import Arm, make_bench, network, run_arm
 from experiments.common.cells import Bench, Cell, Setting, Teacher
 from experiments.common.curves import plot_curves
 from experiments.common.flags import check_flags, define_flags, setting_from_flags, width_from_flags
+from experiments.common.scale import Scale
 from experiments.common.table import Row, print_table, summarize, teacher_row, write_results
 from experiments.common.teacher import obtain_teacher
 
@@ -13,6 +14,7 @@ __all__ = [
     "Bench",
     "Cell",
     "Row",
+    "Scale",
     "Setting",
     "Teacher",
     "check_flags",

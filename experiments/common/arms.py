@@ -7,7 +7,6 @@ from typing import Any
 
 from flax import linen as nn
 
-import jkd
 from experiments.common.cells import (
     Bench,
     Cell,
@@ -55,7 +54,8 @@ def make_bench(
     Returns:
       A bench for `run_arm`.
     """
-    student = jkd.from_linen(module)
+    module = setting.scale.student(module)
+    student = setting.scale.model(module)
     evaluate = train.evaluator(agreement(student, splits, temperature))
     described = {"student": describe(module), "teacher": teacher.identity, "temperature": temperature}
     return Bench(setting, splits, student, teacher, evaluate, answered_sources(splits, teacher), described)

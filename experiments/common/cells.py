@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from experiments.common.scale import Scale
 from jkd import data, io, losses, train
 from jkd.distiller import Batch, Distiller
 from jkd.model import Model, Variables
@@ -32,7 +33,7 @@ class Setting(NamedTuple):
     epochs: float
     weight_decay: float
     accumulate: int
-    parallel: str
+    scale: Scale
     evaluations: int
     max_nonfinite: int
     progress: bool
@@ -47,12 +48,16 @@ class Setting(NamedTuple):
 
     def config(self, splits: data.Splits) -> dict[str, Any]:
         """The values that determine a cell's result, for its manifest."""
-        names = ("dataset", "num_train", "batch_size", "weight_decay", "accumulate", "parallel")
-        return {**{name: getattr(self, name) for name in names}, "data_digest": splits.train.digest()}
+        names = ("dataset", "num_train", "batch_size", "weight_decay", "accumulate")
+        return {
+            **{name: getattr(self, name) for name in names},
+            **self.scale.config(),
+            "data_digest": splits.train.digest(),
+        }
 
     def placement(self) -> train.Placement:
-        """`jit` or `pmap` over all devices."""
-        return train.pmap_placement() if self.parallel == "pmap" else train.jit_placement()
+        """Where states, teacher and batches live."""
+        return self.scale.placement()
 
 
 class Teacher(NamedTuple):
@@ -210,6 +215,7 @@ def _train_cell(
 ) -> None:
     """Trains, evaluates and keeps a cell."""
     setting = bench.setting
+    placement = setting.placement()
 
     def measured(split: str) -> Callable[[Variables], dict[str, float]]:
         return lambda student: bench.evaluate(student, bench.sources[split])
@@ -217,7 +223,7 @@ def _train_cell(
     result = train.fit(
         distiller,
         bench.teacher.variables,
-        data.TrainBatches(bench.splits.train, setting.batch_size, seed=seed),
+        data.TrainBatches(bench.splits.train, setting.batch_size, seed=seed, shard=placement.shard),
         steps=steps,
         workdir=directory,
         seed=seed,
@@ -227,7 +233,8 @@ def _train_cell(
         checkpoint_every=max(1, steps // 4),
         keep=2,
         select="validation/accuracy",
-        placement=setting.placement(),
+        placement=placement,
+        steps_per_call=setting.scale.steps_per_call,
         max_nonfinite=setting.max_nonfinite,
         config=config,
         name=f"{directory.parent.name} · seed {seed}",

@@ -5,6 +5,7 @@ from typing import Any
 from absl import flags
 
 from experiments.common.cells import Setting
+from experiments.common.scale import define_scale_flags, scale_from_flags
 
 FLAGS = flags.FLAGS
 
@@ -36,12 +37,12 @@ def define_flags(**defaults: Any) -> None:
     flags.DEFINE_float("learning_rate", default("learning_rate", 0.05), "Rate of SGD at the start.", 0)
     flags.DEFINE_float("weight_decay", default("weight_decay", 5e-4), "Coupled L2 coefficient.", 0)
     flags.DEFINE_integer("accumulate", 1, "Micro-batches a step.", 1)
-    flags.DEFINE_enum("parallel", "jit", ["jit", "pmap"], "How a step is spread over devices.")
     flags.DEFINE_integer("evaluations", default("evaluations", 16), "Evaluations during a run.", 1)
     flags.DEFINE_integer("max_nonfinite", 10, "Steps in a row that may be NaN or infinite before a run stops.", 1)
     flags.DEFINE_bool("progress", True, "Draw progress bars.")
     flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
     flags.DEFINE_bool("debug", False, "Show tracebacks.")
+    define_scale_flags()
 
 
 def check_flags() -> None:
@@ -78,7 +79,7 @@ def setting_from_flags() -> Setting:
         epochs=min(FLAGS.epochs, 2) if smoke else FLAGS.epochs,
         weight_decay=FLAGS.weight_decay,
         accumulate=FLAGS.accumulate,
-        parallel=FLAGS.parallel,
+        scale=scale_from_flags(),
         evaluations=min(FLAGS.evaluations, 2) if smoke else FLAGS.evaluations,
         max_nonfinite=FLAGS.max_nonfinite,
         progress=FLAGS.progress,

@@ -52,6 +52,10 @@ def obtain_teacher(
         identity = f"{name} from {hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]}"
     else:
         variables, identity = _trained(setting, splits, module, name, seed, epochs, learning_rate)
+    module, variables = setting.scale.frozen(module, variables)
+    model = jkd.from_linen(module)
+    if setting.scale.teacher_dtype != "float32":
+        identity = f"{identity} in {setting.scale.teacher_dtype}"
     evaluate = train.evaluator(train.classification(model, splits.transform))
     accuracy = {
         split: evaluate(variables, data.EvalBatches(examples, EVAL_ROWS))["accuracy"]
@@ -88,17 +92,19 @@ def _trained(
         transform=splits.transform,
         accumulate=setting.accumulate,
     )
+    placement = setting.placement()
     result = train.fit(
         distiller,
         (),
-        data.TrainBatches(splits.train, setting.batch_size, seed=seed),
+        data.TrainBatches(splits.train, setting.batch_size, seed=seed, shard=placement.shard),
         steps=steps,
         workdir=Path(setting.workdir) / "teachers" / identity,
         seed=seed,
         log_every=max(1, steps // 50),
         checkpoint_every=max(1, steps // 4),
         keep=2,
-        placement=setting.placement(),
+        placement=placement,
+        steps_per_call=setting.scale.steps_per_call,
         max_nonfinite=setting.max_nonfinite,
         config=config,
         name=f"teacher {name}",

@@ -45,6 +45,14 @@ class Schedule(NamedTuple):
     log_every: int
     eval_every: int
     checkpoint_every: int
+    steps_per_call: int = 1
+
+    def together(self, done: int) -> int:
+        """Steps to take in one call after `done`: `steps_per_call`, or 1 where something is due before their end."""
+        after = range(done + 1, done + self.steps_per_call)
+        each = (self.log_every, self.eval_every, self.checkpoint_every)
+        broken = done + self.steps_per_call > self.steps or any(self.due(every, at) for at in after for every in each)
+        return 1 if broken else self.steps_per_call
 
     def due(self, every: int, step: int) -> bool:
         """Whether something that happens every so many steps is due after `step`."""
@@ -68,6 +76,7 @@ def fit(
     teacher_evaluate: Evaluators | None = None,
     placement: Placement | None = None,
     max_nonfinite: int = 10,
+    steps_per_call: int = 1,
     config: Mapping[str, Any] | None = None,
     name: str = "train",
     progress: bool = True,
@@ -97,6 +106,8 @@ def fit(
       placement: where things run; `jit` over all devices if None.
       max_nonfinite: stop after so many steps in a row with a term that is not finite; looked at with every line of
         metrics.
+      steps_per_call: steps taken by one call of the compiled program, where nothing is due between them: for small
+        networks on accelerators, whose steps are shorter than a dispatch.
       config: plain values that determine the result; a `workdir` of another configuration is refused.
       name: shown on the progress bar.
       progress: whether to draw it.
@@ -113,10 +124,10 @@ def fit(
       Damaged: if there are checkpoints but none can be read.
       OSError: if a checkpoint or a line of metrics cannot be written.
     """
-    _check_arguments(steps, log_every, eval_every, checkpoint_every, keep, max_nonfinite)
+    _check_arguments(steps, log_every, eval_every, checkpoint_every, keep, max_nonfinite, steps_per_call)
     if select is not None and not evaluate:
         raise ValueError(f"select={select!r} needs evaluators; pass evaluate={{'validation': …}}.")
-    schedule = Schedule(steps, log_every, eval_every, checkpoint_every)
+    schedule = Schedule(steps, log_every, eval_every, checkpoint_every, steps_per_call)
     directory = Path(workdir) if workdir is not None else None
     if directory is not None:
         workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": log_every, **(config or {})})
@@ -163,12 +174,16 @@ class _Run:
         self, carry: Any, teacher: Any, data: Any, start: int, bar: Bar, stopped: Callable[[], int | None]
     ) -> Result:
         """Step, log, evaluate, save."""
-        advance = self.placement.compile(stepping.train_step(self.distiller))
+        one = stepping.train_step(self.distiller)
+        advance, advance_several = self.placement.compile(one), self.placement.compile(stepping.several(one))
         clock = _Clock()
         batches = _prefetch(data, start, self.schedule.steps)
-        for step in range(start + 1, self.schedule.steps + 1):
-            carry = advance(carry, teacher, self.placement.batch(next(batches)))
-            clock.tick(carry)
+        step = start
+        while step < self.schedule.steps:
+            placed = tuple(self.placement.batch(next(batches)) for _ in range(self.schedule.together(step)))
+            step += len(placed)
+            carry = advance(carry, teacher, *placed) if len(placed) == 1 else advance_several(carry, teacher, placed)
+            clock.tick(carry, len(placed))
             bar.advance(step)
             signum = agreed(stopped(), step)
             if self.schedule.due(self.schedule.log_every, step):
@@ -246,13 +261,13 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds, self.steps, self.begun = 0.0, 0, math.nan
 
-    def tick(self, carry: Any) -> None:
-        """Counts a step; the first after a start or pause is waited for and begins the stretch."""
+    def tick(self, carry: Any, steps: int) -> None:
+        """Counts a call's steps; the first call after a start or pause is waited for and begins the stretch."""
         if math.isnan(self.begun):
             jax.block_until_ready(carry)
             self.begun = time.perf_counter()
         else:
-            self.steps += 1
+            self.steps += steps
 
     def pause(self, carry: Any) -> None:
         """Ends a stretch."""
@@ -280,6 +295,7 @@ def _check_arguments(
     checkpoint_every: int,
     keep: int,
     max_nonfinite: int,
+    steps_per_call: int,
 ) -> None:
     """Refuses arguments out of range."""
     for label, value, low in (
@@ -289,6 +305,7 @@ def _check_arguments(
         ("checkpoint_every", checkpoint_every, 0),
         ("keep", keep, 1),
         ("max_nonfinite", max_nonfinite, 1),
+        ("steps_per_call", steps_per_call, 1),
     ):
         if value < low:
             raise ValueError(f"{label}={value!r} must be at least {low}.")

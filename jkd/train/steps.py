@@ -54,6 +54,28 @@ def train_step(distiller: Distiller) -> Callable[[Carry, Any, Any], Carry]:
     return step
 
 
+@functools.lru_cache(maxsize=16)
+def several(step: Callable[[Carry, Any, Any], Carry]) -> Callable[[Carry, Any, tuple[Any, ...]], Carry]:
+    """Several steps in one program: a scan, but one after the other on CPU, where XLA is slow inside of loops.
+
+    Args:
+      step: from `train_step`.
+
+    Returns:
+      `(carry, teacher, batches) -> carry`, with a tuple of as many batches as there are steps to take.
+    """
+
+    def steps(carry: Carry, teacher: Any, batches: tuple[Any, ...]) -> Carry:
+        if jax.default_backend() == "cpu":
+            for batch in batches:
+                carry = step(carry, teacher, batch)
+            return carry
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+        return jax.lax.scan(lambda held, batch: (step(held, teacher, batch), None), carry, stacked)[0]
+
+    return steps
+
+
 def initial_carry(distiller: Distiller, state: Any, teacher: Any, batch: Any) -> Carry:
     """A carry with an empty window; the step's metrics are found from shapes alone."""
     _, metrics = jax.eval_shape(distiller.step, state, teacher, batch)
