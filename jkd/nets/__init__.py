@@ -35,6 +35,7 @@ from jkd.nets.resnets import (
     resnet110,
 )
 from jkd.nets.shufflenets import ShuffleNetV1, ShuffleNetV2, shufflenet_v1, shufflenet_v2
+from jkd.nets.transformers import Cache, Decoder, DecoderBlock, empty_cache, llama2_7b, tiny_llama_1b
 from jkd.nets.vggs import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
 from jkd.nets.wide_resnets import WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
@@ -43,7 +44,10 @@ __all__ = [
     "VGG",
     "BasicBlock",
     "Bottleneck",
+    "Cache",
     "ConvNet",
+    "Decoder",
+    "DecoderBlock",
     "MobileNetV1",
     "MobileNetV2",
     "ResNet",
@@ -55,6 +59,8 @@ __all__ = [
     "convnet",
     "convnet1d",
     "create",
+    "empty_cache",
+    "llama2_7b",
     "mlp",
     "mobilenet_v1",
     "mobilenet_v2",
@@ -74,6 +80,7 @@ __all__ = [
     "resnet110",
     "shufflenet_v1",
     "shufflenet_v2",
+    "tiny_llama_1b",
     "vgg8",
     "vgg11",
     "vgg13",
