@@ -13,6 +13,8 @@ from jkd.losses.cross_tokenizer import hybrid_uld, uld
 from jkd.losses.decoupled import dkd
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
+from jkd.losses.fused import fused_linear_forward_kl, fused_linear_jsd, fused_linear_reverse_kl
+from jkd.losses.fused_skewed import fused_linear_skewed_forward_kl, fused_linear_skewed_reverse_kl
 from jkd.losses.information import variational_information
 from jkd.losses.language import adaptive_kl, skewed_forward_kl, skewed_reverse_kl, taid, total_variation
 from jkd.losses.logits import dist, hinton_kd, logit_standardized_kl
@@ -45,6 +47,11 @@ __all__ = [
     "factor_transfer",
     "flow_of_solution",
     "forward_kl",
+    "fused_linear_forward_kl",
+    "fused_linear_jsd",
+    "fused_linear_reverse_kl",
+    "fused_linear_skewed_forward_kl",
+    "fused_linear_skewed_reverse_kl",
     "generalized_jsd",
     "hierarchical_context",
     "hint",

@@ -51,7 +51,7 @@ def skewed_forward_kl(
         Language Models", ICML 2024, https://arxiv.org/abs/2402.03898. The official code leaves out the constant
         `sum p log p`; here it is in.
     """
-    _check_skew(skew)
+    check_skew(skew)
     q, p = distributions(student_logits, teacher_logits, temperature, where)
     return divergence(p, q if skew == 0 else mix(p, q, float(skew)))
 
@@ -93,7 +93,7 @@ def skewed_reverse_kl(
         Jongwoo Ko, Sungnyun Kim, Tianyi Chen and Se-Young Yun, "DistiLLM: Towards Streamlined Distillation for Large
         Language Models", ICML 2024, https://arxiv.org/abs/2402.03898
     """
-    _check_skew(skew)
+    check_skew(skew)
     q, p = distributions(student_logits, teacher_logits, temperature, where)
     return divergence(q, p if skew == 0 else mix(q, p, float(skew)))
 
@@ -257,7 +257,7 @@ def _head_and_tail_gaps(p: jax.Array, q: jax.Array, head: Any) -> tuple[jax.Arra
     return jnp.sum(gaps, axis=-1, where=in_head), jnp.sum(gaps, axis=-1, where=~in_head)
 
 
-def _check_skew(skew: float) -> None:
+def check_skew(skew: float) -> None:
     """Raises unless `skew` is a plain number in [0, 1)."""
     _check.static_number("skew", skew)
     if not 0 <= skew < 1:

@@ -1,7 +1,7 @@
 """Pure maths that is no loss."""
 
 from jkd.ops.distances import pairwise_distances
-from jkd.ops.logits import entropy, standardize_logits
+from jkd.ops.logits import entropy, soft_cap, standardize_logits
 from jkd.ops.margins import overhaul_margin
 from jkd.ops.pooling import adaptive_avg_pool
 from jkd.ops.reductions import masked_mean, pearson
@@ -17,5 +17,6 @@ __all__ = [
     "pairwise_distances",
     "pearson",
     "sample_teacher_targets",
+    "soft_cap",
     "standardize_logits",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jkd import _check
 from jkd.ops import _safe
 from jkd.ops._log_softmax import log_softmax
-from jkd.ops._precision import floats
+from jkd.ops._precision import floats, number
 
 
 def entropy(logits: jax.Array, *, temperature: Any = 1.0, where: jax.Array | None = None) -> jax.Array:
@@ -86,3 +86,34 @@ def standardize_logits(logits: jax.Array, *, eps: float = 1e-7, where: jax.Array
     variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / jnp.maximum(count - 1, 1)
     scaled = _safe.divide(centred, jnp.broadcast_to(eps + _safe.sqrt(variance), centred.shape))
     return jnp.where(support, scaled, -jnp.inf)
+
+
+def soft_cap(logits: jax.Array, *, cap: Any) -> jax.Array:
+    """Logits bent smoothly into `(-cap, cap)`, as some language models do before their softmax.
+
+    `cap tanh(z / cap)`.
+
+    Args:
+        logits: any shape, floating. What is at -inf stays there: it is excluded, not unlikely.
+        cap: above 0, a number or a scalar array. Gemma 2: 30 for the last logits, 50 within attention.
+
+    Returns:
+        The shape of `logits`, float32, or float64 if the logits are.
+
+    Raises:
+        TypeError: Logits that are not floating.
+        ValueError: A cap that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print([f"{x:.4f}" for x in soft_cap(jnp.array([1.0, 100.0, -jnp.inf]), cap=30.0)])
+        ['0.9996', '29.9237', '-inf']
+
+    Reference:
+        Gemma Team, "Gemma 2: Improving Open Language Models at a Practical Size", 2024,
+        https://arxiv.org/abs/2408.00118
+    """
+    _check.positive("cap", cap)
+    (values,) = floats(logits=logits)
+    limit, excluded = number(cap, values), jnp.isneginf(values)
+    return jnp.where(excluded, -jnp.inf, limit * jnp.tanh(jnp.where(excluded, 0, values) / limit))

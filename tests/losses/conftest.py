@@ -47,6 +47,7 @@ ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
 KEYWORDS = {
     "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
     "taid": {"lam": 0.4},
+    "fused_linear_jsd": {"chunk_size": 3, "vocabulary_chunk_size": 2},
     "sparse_forward_kl": {"tail": "bucket"},
     "sparse_jsd": {"tail": "bucket"},
     "sparse_total_variation": {"tail": "zero"},
@@ -156,6 +157,10 @@ MAKERS: dict[str, Callable] = {
     "contrast_index": integers("B", 4, below="N"),
     "queries": floats("B", "E"),
     "keys": floats("B", "E"),
+    "student_hidden": floats("B", "D"),
+    "student_head": floats("D", "C"),
+    "teacher_hidden": floats("B", "D"),
+    "teacher_head": floats("D", "C"),
     "student_probs": floats("B", "C", then=softmax),
     "teacher_probs": floats("B", "C", then=softmax),
     "student_matched": matched(0),

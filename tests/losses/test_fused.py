@@ -1,0 +1,176 @@
+"""The fused losses against the plain ones: values, gradients, and what the compiled program holds."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jkd import losses, ops
+
+# Each program runs once: compiling it is what costs.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+N, V, H, WIDE = 7, 11, 3, 5
+PAIRS = {
+    "forward_kl": (losses.fused_linear_forward_kl, losses.forward_kl, {}),
+    "reverse_kl": (losses.fused_linear_reverse_kl, losses.reverse_kl, {}),
+    "jsd": (losses.fused_linear_jsd, losses.generalized_jsd, {"beta": 0.3}),
+    "skewed_forward_kl": (losses.fused_linear_skewed_forward_kl, losses.skewed_forward_kl, {"skew": 0.2}),
+    "skewed_reverse_kl": (losses.fused_linear_skewed_reverse_kl, losses.skewed_reverse_kl, {"skew": 0.2}),
+}
+LABELS = np.array([3, 0, -100, 10, 5, 5, 1], np.int32)
+WHERE = np.array([True, True, True, False, True, True, True])
+
+
+def arrays(dtype=jnp.float64):
+    keys = jax.random.split(jax.random.key(0), 5)
+    shapes = ((N, H), (H, V), (N, WIDE), (WIDE, V))
+    made = [jax.random.normal(key, shape, jnp.float32) for key, shape in zip(keys, shapes, strict=False)]
+    return [x.astype(dtype) for x in (*made, jax.random.uniform(keys[4], (N,), jnp.float32))]
+
+
+def plain(divergence, hidden, head, weights, teacher_hidden, teacher_head, *, hard, soft, caps, **options):
+    """The same, with both arrays of logits."""
+    exact = functools.partial(jnp.matmul, precision="highest")
+    student, teacher = exact(hidden, head), exact(teacher_hidden, teacher_head)
+    if caps is not None:
+        student, teacher = (ops.soft_cap(z, cap=c) for z, c in zip((student, teacher), caps, strict=True))
+    kept = WHERE & (LABELS != -100)
+    entropy = losses.cross_entropy(student, jnp.where(kept, LABELS, 0), where=kept)
+    total = hard * entropy + soft * divergence(student, teacher, where=kept, **options)
+    return jnp.sum(jnp.where(kept, weights * total, 0)) / jnp.sum(kept, dtype=total.dtype)
+
+
+def both(name, cut, *, dtype=jnp.float64, hard=0.5, soft=2.0, caps=(4.0, 6.0), temperature=1.5):
+    """Value and gradients (hidden states, head, weights) of the fused loss and of the plain one."""
+    fused, divergence, options = PAIRS[name]
+    hidden, head, teacher_hidden, teacher_head, weights = arrays(dtype)
+    options = {**options, "temperature": temperature}
+    cuts = dict(zip(("chunk_size", "vocabulary_chunk_size"), cut, strict=True))
+    capped = {} if caps is None else {"student_soft_cap": caps[0], "teacher_soft_cap": caps[1]}
+
+    def fused_loss(hidden, head, weights):
+        return fused(
+            hidden, head, teacher_hidden, teacher_head, LABELS, weights=weights, where=WHERE, hard_weight=hard,
+            soft_weight=soft, **cuts, **capped, **options,
+        )  # fmt: skip
+
+    def plain_loss(hidden, head, weights):
+        wide = [x.astype(jnp.float64) for x in (hidden, head, weights, teacher_hidden, teacher_head)]
+        return plain(divergence, *wide, hard=hard, soft=soft, caps=caps, **options)
+
+    compiled = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)), compiler_options=QUICK) for f in (fused_loss, plain_loss)
+    )
+    return [f(hidden, head, weights) for f in compiled]
+
+
+def assert_same(actual, expected, tolerance):
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        a, e = (np.asarray(x, np.float64) for x in (a, e))
+        np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max())
+
+
+CUTS = [(name, (3, 4)) for name in PAIRS] + [("forward_kl", (1024, 8192)), ("jsd", (7, 5)), ("jsd", (2, None))]
+
+
+@pytest.mark.parametrize(("name", "cut"), CUTS, ids=str)
+def test_fused_is_plain(name, cut, x64):
+    """Chunks that divide neither the tokens nor the vocabulary, one chunk of each, labels, caps, weights, a mask."""
+    actual, expected = both(name, cut)
+    assert_same(actual, expected, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "jsd"])
+def test_half_precision_is_computed_in_float32(name, x64):
+    """bfloat16 in: the value to float32's rounding, gradients to that of their own type."""
+    (value, gradients), (expected, expected_gradients) = both(name, (3, 4), dtype=jnp.bfloat16)
+    assert value.dtype == jnp.float32
+    assert_same(value, expected, 1e-5)
+    assert all(g.dtype == jnp.bfloat16 for g in gradients)
+    assert_same(gradients, expected_gradients, 2.0**-8)
+
+
+@pytest.mark.parametrize("hard", [0.0, 1.0])
+def test_without_caps_and_labels(hard, x64):
+    actual, expected = both("jsd", (4, 4), hard=hard, caps=None, temperature=1.0)
+    assert_same(actual, expected, 1e-12)
+
+
+def test_leading_axes_and_normalizer(quick, x64):
+    hidden, head, teacher_hidden, teacher_head, _ = arrays()
+    fused = quick(losses.fused_linear_forward_kl, static_argnames="chunk_size")
+    flat = fused(hidden[:6], head, teacher_hidden[:6], teacher_head)
+    shaped = [x[:6].reshape(2, 3, -1) for x in (hidden, teacher_hidden)]
+    where = jnp.array([[True], [True]])
+    actual = fused(shaped[0], head, shaped[1], teacher_head, normalizer=12.0, where=where, chunk_size=4)
+    assert_same(actual, flat / 2, 1e-12)
+
+
+def test_types_may_differ(quick):
+    """A student in bfloat16 with a head in float32."""
+    hidden, head, teacher_hidden, teacher_head, _ = arrays(jnp.bfloat16)
+    fused = quick(losses.fused_linear_forward_kl)
+    mixed = fused(hidden, head.astype(jnp.float32), teacher_hidden, teacher_head)
+    assert_same(mixed, fused(hidden, head, teacher_hidden, teacher_head), 1e-6)
+
+
+def test_the_teacher_gets_no_gradient():
+    *networks, _ = arrays(jnp.float32)
+    gradients = jax.grad(losses.fused_linear_jsd, argnums=(2, 3))(*networks)
+    assert all(not np.any(g) for g in gradients)
+
+
+def temporaries(fused, tokens, vocabulary, **options):
+    """Bytes that the program of value and gradients needs beside its inputs and outputs."""
+    shapes = [(tokens, 64), (64, vocabulary), (tokens, 64), (64, vocabulary)]
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    labels = jax.ShapeDtypeStruct((tokens,), jnp.int32)
+    step = jax.jit(jax.value_and_grad(functools.partial(fused, **options), argnums=(0, 1)))
+    return step.lower(*inputs, labels).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "jsd"])
+def test_no_array_of_tokens_times_vocabulary(name):
+    """Memory is that of the blocks, the hidden states and the heads: nothing in it grows with the product."""
+    fused, _, options = PAIRS[name]
+    need = functools.partial(temporaries, fused, chunk_size=256, vocabulary_chunk_size=512, hard_weight=0.5, **options)
+    small, more_tokens, more_words, more = (need(n, v) for n in (2048, 8192) for v in (4096, 16384))
+    block = 256 * 512 * 4
+    assert abs(more - more_tokens - more_words + small) < block
+    heads, states = 64 * 16384 * 4, 8192 * 64 * 4
+    assert more < 16 * block + 4 * heads + 4 * states < 8192 * 16384 * 4 / 10
+
+
+REFUSED = {
+    "head": (ValueError, r"student_head \(11, 3\); expected.*Transpose", {"student_head": jnp.zeros((V, H))}),
+    "vocabulary": (ValueError, r"teacher_head has 9 columns.*Cut off", {"teacher_head": jnp.zeros((WIDE, 9))}),
+    "tokens": (ValueError, r"teacher_hidden has shape \(4, 5\)", {"teacher_hidden": jnp.zeros((4, WIDE))}),
+    "labels": (ValueError, "hard_weight=0.5 needs labels", {"labels": None, "hard_weight": 0.5}),
+    "chunk": (ValueError, "chunk_size=0 must", {"chunk_size": 0}),
+    "cap": (ValueError, "student_soft_cap=-1 must", {"student_soft_cap": -1}),
+    "weights": (ValueError, r"weights has shape \(2,\).*one for each token", {"weights": jnp.zeros(2)}),
+    "normalizer": (ValueError, "normalizer=0 must", {"normalizer": 0}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    kind, message, change = REFUSED[case]
+    hidden, head, teacher_hidden, teacher_head, _ = arrays(jnp.float32)
+    given = {"student_hidden": hidden, "student_head": head, "labels": LABELS} | {
+        "teacher_hidden": teacher_hidden,
+        "teacher_head": teacher_head,
+    }
+    with pytest.raises(kind, match=message):
+        losses.fused_linear_jsd(**{**given, **change})
+
+
+def test_a_label_that_is_no_class_shows():
+    *networks, _ = arrays(jnp.float32)
+    labels = LABELS.copy()
+    labels[0] = V
+    assert np.isnan(losses.fused_linear_jsd(*networks, labels, hard_weight=1.0))
+    assert np.isfinite(losses.fused_linear_jsd(*networks, labels))
+    assert np.isfinite(losses.fused_linear_jsd(*networks, labels, hard_weight=1.0, where=np.arange(N) > 0))
