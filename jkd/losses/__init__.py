@@ -15,6 +15,7 @@ from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_div
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
 from jkd.losses.fused import fused_linear_forward_kl, fused_linear_jsd, fused_linear_reverse_kl
 from jkd.losses.fused_skewed import fused_linear_skewed_forward_kl, fused_linear_skewed_reverse_kl
+from jkd.losses.fused_topk import fused_linear_sparse_forward_kl, fused_linear_topk_divergence
 from jkd.losses.information import variational_information
 from jkd.losses.language import adaptive_kl, skewed_forward_kl, skewed_reverse_kl, taid, total_variation
 from jkd.losses.logits import dist, hinton_kd, logit_standardized_kl
@@ -52,6 +53,8 @@ __all__ = [
     "fused_linear_reverse_kl",
     "fused_linear_skewed_forward_kl",
     "fused_linear_skewed_reverse_kl",
+    "fused_linear_sparse_forward_kl",
+    "fused_linear_topk_divergence",
     "generalized_jsd",
     "hierarchical_context",
     "hint",

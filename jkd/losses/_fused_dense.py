@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jkd.losses._fused_blocks import Blocks, Head, LogSum, logits, pull_back, put_rows, rows
+from jkd.losses._fused_blocks import Blocks, Head, LogSum, logits, pull_back, rows
+from jkd.losses._fused_sum import Tokens, hard_slopes, is_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Mixture:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class DensePlan:
     """What is known when tracing: blocks, divergence, caps of the logits, whether labels take part."""
 
     blocks: Blocks
@@ -57,23 +58,19 @@ class Plan:
     teacher_cap: float | None
     hard: bool
 
-
-class Rows(NamedTuple):
-    """One entry for each token `[N]`: labels, whether it counts, the weights of cross-entropy and divergence."""
-
-    labels: jax.Array
-    kept: jax.Array
-    hard: jax.Array
-    soft: jax.Array
+    def chunk(self, tokens: Tokens, teacher: Any, kernel_slope: jax.Array, *, differentiate: bool) -> Any:
+        """One chunk; the teacher is a pair of hidden states `[N, H]` and head `[H, V]`."""
+        hidden = rows(teacher[0], tokens.start, self.blocks.chunk)
+        hidden = jnp.where(tokens.rows.kept[:, None], hidden, 0)
+        pair = _Pair(tokens, Head(hidden, teacher[1], self.teacher_cap))
+        return _chunk(self, pair, kernel_slope, differentiate=differentiate)
 
 
-class _Tokens(NamedTuple):
-    """A chunk of tokens; rows that do not count are 0."""
+class _Pair(NamedTuple):
+    """A chunk of tokens of both sides."""
 
-    student: Head
+    tokens: Tokens
     teacher: Head
-    rows: Rows
-    temperature: jax.Array
 
 
 class _Norms(NamedTuple):
@@ -85,130 +82,69 @@ class _Norms(NamedTuple):
     label_logit: jax.Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def weighted_sum(plan: Plan, student: Any, teacher: Any, rows: Rows, temperature: jax.Array) -> jax.Array:
-    """`sum_i hard_i CE_i + soft_i D_i`; student and teacher are pairs of hidden states `[N, H]` and head `[H, V]`."""
-    entropies, divergences, *_ = _sweep(plan, student, teacher, rows, temperature, differentiate=False)
-    return jnp.sum(rows.hard * entropies + rows.soft * divergences)
-
-
-def _forward(plan: Plan, student: Any, teacher: Any, rows: Rows, temperature: jax.Array) -> Any:
-    """The value, and with it the gradients for a cotangent of 1."""
-    entropies, divergences, hidden_slope, kernel_slope = _sweep(
-        plan, student, teacher, rows, temperature, differentiate=True
-    )
-    empty = tuple(jnp.zeros(0, array.dtype) for array in student)
-    residuals = entropies, divergences, hidden_slope, kernel_slope, empty
-    return jnp.sum(rows.hard * entropies + rows.soft * divergences), residuals
-
-
-def _backward(plan: Plan, residuals: Any, cotangent: jax.Array) -> Any:
-    """Scales what the forward pass made."""
-    entropies, divergences, hidden_slope, kernel_slope, like = residuals
-    student = tuple((cotangent * x).astype(e.dtype) for x, e in zip((hidden_slope, kernel_slope), like, strict=True))
-    return student, None, Rows(None, None, cotangent * entropies, cotangent * divergences), None  # type: ignore[arg-type]
-
-
-weighted_sum.defvjp(_forward, _backward)
-
-
-def _sweep(
-    plan: Plan, student: Any, teacher: Any, all_rows: Rows, temperature: jax.Array, *, differentiate: bool
-) -> Any:
-    """Cross-entropies and divergences `[N]` and, if asked, gradients of the student's hidden states and head."""
-    blocks = plan.blocks
-    each = jnp.zeros(blocks.tokens, blocks.wide)
-    slopes = tuple(jnp.zeros(x.shape if differentiate else (0,), blocks.wide) for x in student)
-
-    def body(start: Any, fresh: jax.Array, carry: Any) -> Any:
-        entropies, divergences, hidden_slope, kernel_slope = carry
-        chunk = Rows(*(rows(x, start, blocks.chunk) for x in all_rows))
-        chunk = chunk._replace(kept=chunk.kept & fresh)
-        ours, theirs = (
-            Head(jnp.where(chunk.kept[:, None], rows(hidden, start, blocks.chunk), 0), kernel, cap)
-            for (hidden, kernel), cap in ((student, plan.student_cap), (teacher, plan.teacher_cap))
-        )
-        tokens = _Tokens(ours, theirs, chunk, temperature)
-        entropy, divergence, slope, kernel_slope = _chunk(plan, tokens, kernel_slope, differentiate=differentiate)
-        entropies = put_rows(entropies, jnp.where(chunk.kept, entropy, 0), start, fresh)
-        divergences = put_rows(divergences, jnp.where(chunk.kept, divergence, 0), start, fresh)
-        if differentiate:
-            hidden_slope = put_rows(hidden_slope, slope, start, fresh)
-        return entropies, divergences, hidden_slope, kernel_slope
-
-    return blocks.over_tokens(body, (each, each, *slopes))
-
-
-def _chunk(plan: Plan, tokens: _Tokens, kernel_slope: jax.Array, *, differentiate: bool) -> Any:
+def _chunk(plan: DensePlan, pair: _Pair, kernel_slope: jax.Array, *, differentiate: bool) -> Any:
     """Cross-entropy and divergence `[T]` of a chunk, its gradient, and that of the head with it added."""
     blocks = plan.blocks
-    norms = _normalise(plan, tokens)
+    norms = _normalise(plan, pair)
     zeros = jnp.zeros(blocks.chunk, blocks.wide)
-    hidden_slope = jnp.zeros(tokens.student.hidden.shape, blocks.wide)
+    hidden_slope = jnp.zeros(pair.tokens.student.hidden.shape, blocks.wide)
     known = plan.mixture.total_slope
     known_rows = zeros if known is None else zeros + known
 
     def measure(start: Any, fresh: jax.Array, sums: Any) -> Any:
-        terms, slopes = plan.mixture.slopes(*_log_probs(plan, tokens, norms, start)[:2])
+        terms, slopes = plan.mixture.slopes(*_log_probs(plan, pair, norms, start)[:2])
         return tuple(s + jnp.sum(x, axis=-1, where=fresh) for s, x in zip(sums, (terms, slopes), strict=True))
 
     def both(start: Any, fresh: jax.Array, carry: Any) -> Any:
         sums, slopes = carry
-        slopes = _differentiate(plan, tokens, norms, known_rows, start, fresh, slopes)
+        slopes = _differentiate(plan, pair, norms, known_rows, start, fresh, slopes)
         return measure(start, fresh, sums), slopes
 
     if differentiate and known is not None:
-        start = ((zeros, zeros), (hidden_slope, kernel_slope))
-        (divergence, _), (hidden_slope, kernel_slope) = blocks.over_vocabulary(both, start)
+        carry = ((zeros, zeros), (hidden_slope, kernel_slope))
+        (divergence, _), (hidden_slope, kernel_slope) = blocks.over_vocabulary(both, carry)
     else:
         divergence, total = blocks.over_vocabulary(measure, (zeros, zeros))
         if differentiate:
-            pull = functools.partial(_differentiate, plan, tokens, norms, total)
+            pull = functools.partial(_differentiate, plan, pair, norms, total)
             hidden_slope, kernel_slope = blocks.over_vocabulary(pull, (hidden_slope, kernel_slope))
     entropy = -norms.plain.log_probs(norms.label_logit) if plan.hard else zeros
     return entropy, divergence, hidden_slope, kernel_slope
 
 
-def _normalise(plan: Plan, tokens: _Tokens) -> _Norms:
+def _normalise(plan: DensePlan, pair: _Pair) -> _Norms:
     """The first sweep."""
-    blocks = plan.blocks
+    blocks, tokens = plan.blocks, pair.tokens
 
     def body(start: Any, fresh: jax.Array, norms: _Norms) -> _Norms:
-        student, teacher = logits(blocks, tokens.student, start), logits(blocks, tokens.teacher, start)
+        student, teacher = logits(blocks, tokens.student, start), logits(blocks, pair.teacher, start)
         scaled = norms.student.add(student / tokens.temperature, fresh)
         theirs = norms.teacher.add(teacher / tokens.temperature, fresh)
         if not plan.hard:
             return norms._replace(student=scaled, teacher=theirs)
-        is_label = _is_label(tokens, start, fresh)
-        picked = norms.label_logit + jnp.sum(student, axis=-1, where=is_label)
+        picked = norms.label_logit + jnp.sum(student, axis=-1, where=is_label(tokens, start, fresh))
         return _Norms(scaled, theirs, norms.plain.add(student, fresh), picked)
 
     empty = LogSum.empty(blocks)
     return blocks.over_vocabulary(body, _Norms(empty, empty, empty, jnp.zeros(blocks.chunk, blocks.wide)))
 
 
-def _log_probs(plan: Plan, tokens: _Tokens, norms: _Norms, start: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _log_probs(plan: DensePlan, pair: _Pair, norms: _Norms, start: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A block of `log q`, `log p` and the student's logits."""
-    student, teacher = (logits(plan.blocks, head, start) for head in (tokens.student, tokens.teacher))
-    log_q = norms.student.log_probs(student / tokens.temperature)
-    return log_q, norms.teacher.log_probs(teacher / tokens.temperature), student
+    student, teacher = (logits(plan.blocks, head, start) for head in (pair.tokens.student, pair.teacher))
+    log_q = norms.student.log_probs(student / pair.tokens.temperature)
+    return log_q, norms.teacher.log_probs(teacher / pair.tokens.temperature), student
 
 
 def _differentiate(
-    plan: Plan, tokens: _Tokens, norms: _Norms, total: jax.Array, start: Any, fresh: jax.Array, into: Any
+    plan: DensePlan, pair: _Pair, norms: _Norms, total: jax.Array, start: Any, fresh: jax.Array, into: Any
 ) -> Any:
     """Adds the gradients of a block: `(slope - q sum slope) / T` and, for the labels, `softmax - one hot`."""
-    log_q, log_p, student = _log_probs(plan, tokens, norms, start)
+    tokens = pair.tokens
+    log_q, log_p, student = _log_probs(plan, pair, norms, start)
     _, slopes = plan.mixture.slopes(log_q, log_p)
     by_logit = tokens.rows.soft[:, None] * (slopes - jnp.exp(log_q) * total[:, None]) / tokens.temperature
     if plan.hard:
-        one_hot = _is_label(tokens, start, fresh).astype(log_q.dtype)
-        by_logit = by_logit + tokens.rows.hard[:, None] * (jnp.exp(norms.plain.log_probs(student)) - one_hot)
+        by_logit = by_logit + hard_slopes(tokens, norms.plain, student, start, fresh)
     by_logit = jnp.where(tokens.rows.kept[:, None] & fresh, by_logit, 0)
     return pull_back(plan.blocks, tokens.student, student, by_logit, start, into)
-
-
-def _is_label(tokens: _Tokens, start: Any, fresh: jax.Array) -> jax.Array:
-    """Whether a column of a block is the token's label, `[T, Vc]`."""
-    columns = start + jnp.arange(fresh.shape[1], dtype=jnp.int32)
-    return (columns[None] == tokens.rows.labels[:, None]) & fresh

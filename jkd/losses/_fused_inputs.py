@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jkd import _check
 from jkd.losses._fused_blocks import Blocks
-from jkd.losses._fused_dense import Rows
+from jkd.losses._fused_sum import Plan, Rows, weighted_sum
 from jkd.ops import _safe
 from jkd.ops._precision import number
 
@@ -127,3 +127,31 @@ def _token_weights(settings: Settings, leading: tuple[int, ...], kept: jax.Array
     _check.floating("weights", weights)
     _check.shape("weights", weights, leading, why="one for each token")
     return _safe.keep(weights.astype(wide), kept)
+
+
+def prepare_pair(
+    settings: Settings,
+    student_hidden: jax.Array,
+    student_head: jax.Array,
+    teacher_hidden: jax.Array,
+    teacher_head: jax.Array,
+    labels: jax.Array | None,
+) -> tuple[Prepared, tuple[jax.Array, jax.Array]]:
+    """The same, and the teacher's hidden states `[N, H]` and head `[H, V]`, stopped."""
+    check_pair("teacher", teacher_hidden, teacher_head)
+    ready = prepare(settings, student_hidden, student_head, labels, (teacher_hidden, teacher_head))
+    expected = (*student_hidden.shape[:-1], teacher_hidden.shape[-1])
+    _check.shape("teacher_hidden", teacher_hidden, expected, why="the tokens of student_hidden")
+    if teacher_head.shape[1] != student_head.shape[1]:
+        raise ValueError(
+            f"teacher_head has {teacher_head.shape[1]} columns but student_head {student_head.shape[1]}; both must be "
+            "over the same vocabulary. Cut off padding, for example teacher_head[:, :n]."
+        )
+    teacher = teacher_hidden.reshape(ready.blocks.tokens, -1), teacher_head
+    return ready, jax.lax.stop_gradient(teacher)
+
+
+def mean_of_tokens(plan: Plan, temperature: Any, ready: Prepared, teacher: Any) -> jax.Array:
+    """The weighted sum over the tokens that count, divided as was asked."""
+    total = weighted_sum(plan, ready.student, teacher, ready.rows, number(temperature, ready.normalizer))
+    return total / ready.normalizer + ready.fault

@@ -44,12 +44,17 @@ def listed(logits: jax.Array, ids: jax.Array, log_probs: jax.Array, where: jax.A
         _check.where_mask(where, logits.shape, of="the logits")
     kept = _safe.mask(where, logits.shape)
     live = jnp.any(kept & ~jnp.isneginf(logits), axis=-1, keepdims=True)
+    entries = entries_of(ids, log_probs, logits.shape[-1], live=live)
+    return entries._replace(present=entries.present & jnp.take_along_axis(kept, entries.ids, axis=-1))
+
+
+def entries_of(ids: jax.Array, log_probs: jax.Array, vocabulary: int, *, live: jax.Array) -> Listed:
+    """What rows list, where they are live `[..., 1]`."""
     given = ~jnp.isneginf(log_probs) & live
-    known = (ids >= 0) & (ids < logits.shape[-1])
+    known = (ids >= 0) & (ids < vocabulary)
+    fault = jnp.where(jnp.any(given & ~known, axis=-1), jnp.nan, 0).astype(log_probs.dtype)
     ids = jnp.where(given & known, ids, 0).astype(jnp.int32)
-    fault = jnp.where(jnp.any(given & ~known, axis=-1), jnp.nan, 0).astype(logits.dtype)
-    present = given & known & jnp.take_along_axis(kept, ids, axis=-1)
-    return Listed(ids, jnp.where(given, log_probs, 0), given, present, fault)
+    return Listed(ids, jnp.where(given, log_probs, 0), given, given & known, fault)
 
 
 def stored_outcomes(
@@ -71,8 +76,8 @@ def stored_outcomes(
     student, rest = select(full, entries.ids, entries.present), remainder(full, entries.ids, entries.present)
     power = number(teacher_temperature, logits) / number(temperature, logits)
     teacher = LogProbs(power * jnp.where(entries.present, entries.log_probs, 0), entries.present)
-    left = _left(entries)
-    tail_of_teacher = LogProbs(power * left.log_probs, left.support & rest.support)
+    missing = left(entries)
+    tail_of_teacher = LogProbs(power * missing.log_probs, missing.support & rest.support)
     return Outcomes(*cut(teacher, tail_of_teacher, student, rest, tail), entries.fault)
 
 
@@ -106,7 +111,7 @@ def _is_listed(ids: jax.Array, present: jax.Array, shape: tuple[int, ...]) -> ja
     return jnp.put_along_axis(jnp.zeros(shape, bool), dropped, True, axis=-1, inplace=False, mode="drop")
 
 
-def _left(entries: Listed) -> LogProbs:
+def left(entries: Listed) -> LogProbs:
     """The teacher's mass that is not listed, `[..., 1]`; nothing where rounding takes the listed mass to 1."""
     mass = jnp.sum(jnp.exp(entries.log_probs), axis=-1, keepdims=True, where=entries.given)
     support = mass < 1

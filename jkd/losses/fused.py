@@ -10,9 +10,8 @@ from typing import Any
 import jax
 
 from jkd import _check
-from jkd.losses._fused_dense import Mixture, Plan, weighted_sum
-from jkd.losses._fused_inputs import Settings, check_pair, prepare
-from jkd.ops._precision import number
+from jkd.losses._fused_dense import DensePlan, Mixture
+from jkd.losses._fused_inputs import Settings, mean_of_tokens, prepare_pair
 
 
 def fused_linear_forward_kl(
@@ -96,7 +95,7 @@ def fused_linear_forward_kl(
         where,
     )
     mixture = Mixture(1.0, 0.0, 0.0)
-    return mean_of_tokens(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
+    return mean_of_mixture(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
 
 
 def fused_linear_reverse_kl(
@@ -180,7 +179,7 @@ def fused_linear_reverse_kl(
         where,
     )
     mixture = Mixture(0.0, 1.0, 1.0)
-    return mean_of_tokens(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
+    return mean_of_mixture(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
 
 
 def fused_linear_jsd(
@@ -268,10 +267,10 @@ def fused_linear_jsd(
         where,
     )
     mixture = Mixture(1.0, 0.0, 0.0) if beta == 0 else Mixture(float(beta), 1.0 - float(beta), float(beta))
-    return mean_of_tokens(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
+    return mean_of_mixture(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
 
 
-def mean_of_tokens(
+def mean_of_mixture(
     mixture: Mixture,
     settings: Settings,
     student_hidden: jax.Array,
@@ -281,17 +280,6 @@ def mean_of_tokens(
     labels: jax.Array | None,
 ) -> jax.Array:
     """The weighted mean of cross-entropy and divergence over the tokens that count."""
-    check_pair("teacher", teacher_hidden, teacher_head)
-    ready = prepare(settings, student_hidden, student_head, labels, (teacher_hidden, teacher_head))
-    _check.shape("teacher_hidden", teacher_hidden, (*student_hidden.shape[:-1], teacher_hidden.shape[-1]))
-    if teacher_head.shape[1] != student_head.shape[1]:
-        raise ValueError(
-            f"teacher_head has {teacher_head.shape[1]} columns but student_head {student_head.shape[1]}; both must be "
-            "over the same vocabulary. Cut off padding, for example teacher_head[:, :n]."
-        )
-    plan = Plan(ready.blocks, mixture, settings.student_soft_cap, settings.teacher_soft_cap, ready.hard)
-    teacher = (teacher_hidden.reshape(ready.blocks.tokens, -1), teacher_head)
-    teacher = jax.lax.stop_gradient(teacher)
-    temperature = number(settings.temperature, ready.normalizer)
-    total = weighted_sum(plan, ready.student, teacher, ready.rows, temperature)
-    return total / ready.normalizer + ready.fault
+    ready, teacher = prepare_pair(settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
+    plan = DensePlan(ready.blocks, mixture, settings.student_soft_cap, settings.teacher_soft_cap, ready.hard)
+    return mean_of_tokens(plan, settings.temperature, ready, teacher)

@@ -6,7 +6,7 @@ import jax
 
 from jkd.losses._fused_dense import Mixture
 from jkd.losses._fused_inputs import Settings
-from jkd.losses.fused import mean_of_tokens
+from jkd.losses.fused import mean_of_mixture
 from jkd.losses.language import check_skew
 
 
@@ -94,7 +94,7 @@ def fused_linear_skewed_forward_kl(
         where,
     )
     mixture = Mixture(1.0, 0.0, float(skew))
-    return mean_of_tokens(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
+    return mean_of_mixture(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
 
 
 def fused_linear_skewed_reverse_kl(
@@ -181,4 +181,4 @@ def fused_linear_skewed_reverse_kl(
         where,
     )
     mixture = Mixture(0.0, 1.0, 1.0 - float(skew))
-    return mean_of_tokens(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
+    return mean_of_mixture(mixture, settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)

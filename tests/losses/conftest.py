@@ -27,6 +27,7 @@ NOT_ZERO_AT_EQUALITY = {
     "variational_information": "a log-likelihood of a density",
     "crd": "a contrast with a memory",
     "sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
+    "fused_linear_sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
     "sparse_hinge_ranking": "the teacher is given by a few probabilities, not by logits",
     "sparse_logistic_ranking": "the teacher is given by a few probabilities, not by logits",
     "sparse_jsd": "the teacher is given by a few probabilities, not by logits",
@@ -47,6 +48,11 @@ ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
 KEYWORDS = {
     "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
     "taid": {"lam": 0.4},
+    "fused_linear_topk_divergence": {
+        **{"k": 3, "beta": 0.5, "tail": "bucket", "support": "teacher"},
+        **{"chunk_size": 3, "vocabulary_chunk_size": 2},
+    },
+    "fused_linear_sparse_forward_kl": {"tail": "bucket", "chunk_size": 3, "vocabulary_chunk_size": 2},
     "fused_linear_jsd": {"chunk_size": 3, "vocabulary_chunk_size": 2},
     "sparse_forward_kl": {"tail": "bucket"},
     "sparse_jsd": {"tail": "bucket"},

@@ -82,6 +82,55 @@ def test_fused_is_plain(name, cut, x64):
     assert_same(actual, expected, 1e-12)
 
 
+def few(name, cut, temperature, tail, support):
+    """Fused and plain loss over few tokens, each a function of logits' factors; the teacher live or stored."""
+    *_, teacher_hidden, teacher_head, weights = arrays()
+    cuts = dict(zip(("chunk_size", "vocabulary_chunk_size"), cut, strict=True))
+    caps = {"student_soft_cap": 4.0} | ({"teacher_soft_cap": 6.0} if name == "live" else {})
+    shared = {"labels": LABELS, "weights": weights, "where": WHERE, "hard_weight": 0.5, "soft_weight": 2.0}
+    teacher = jnp.matmul(teacher_hidden, teacher_head, precision="highest")
+    if name == "live":
+        options = {"k": 4, "beta": 0.3, "tail": tail, "support": support, "temperature": temperature}
+        given, caps_of_plain = (teacher_hidden, teacher_head), (4.0, 6.0)
+        fused, divergence = losses.fused_linear_topk_divergence, losses.topk_divergence
+    else:
+        log_probs, ids = jax.lax.top_k(jax.nn.log_softmax(teacher), 4)
+        given, caps_of_plain = (ids, log_probs.at[0, 3].set(-jnp.inf)), (4.0, 6.0)
+        options = {"tail": tail, "temperature": temperature, "teacher_temperature": 0.8}
+        fused = losses.fused_linear_sparse_forward_kl
+
+        def divergence(student, teacher, **options):
+            return losses.sparse_forward_kl(student, *given, **options)
+
+    def fused_loss(hidden, head):
+        return fused(hidden, head, *given, **shared, **cuts, **caps, **options)
+
+    def plain_loss(hidden, head):
+        networks = hidden, head, weights, teacher_hidden, teacher_head
+        return plain(divergence, *networks, hard=0.5, soft=2.0, caps=caps_of_plain, **options)
+
+    return fused_loss, plain_loss
+
+
+FEW = [
+    ("live", (3, 4), 1.5, "bucket", "teacher"),
+    ("live", (7, 3), 1.0, "zero", "student"),
+    ("live", (2, None), 2.0, "renormalize", "student"),
+    ("stored", (3, 4), 1.5, "bucket", None),
+    ("stored", (7, 3), 1.0, "zero", None),
+    ("stored", (2, None), 2.0, "renormalize", None),
+]
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_fused_over_few_tokens_is_plain(case, x64):
+    """The likeliest tokens are found, or the stored ones picked, in blocks that are smaller than their number."""
+    hidden, head, *_ = arrays()
+    compiled = (jax.jit(jax.value_and_grad(f, argnums=(0, 1)), compiler_options=QUICK) for f in few(*case))
+    actual, expected = (f(hidden, head) for f in compiled)
+    assert_same(actual, expected, 1e-12)
+
+
 @pytest.mark.parametrize("name", ["forward_kl", "jsd"])
 def test_half_precision_is_computed_in_float32(name, x64):
     """bfloat16 in: the value to float32's rounding, gradients to that of their own type."""
@@ -131,10 +180,14 @@ def temporaries(fused, tokens, vocabulary, **options):
     return step.lower(*inputs, labels).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("name", ["forward_kl", "jsd"])
+TOPK = {"k": 8, "beta": 0.5, "tail": "bucket", "support": "teacher"}
+LARGE = {"jsd": PAIRS["jsd"], "topk": (losses.fused_linear_topk_divergence, losses.topk_divergence, TOPK)}
+
+
+@pytest.mark.parametrize("name", LARGE)
 def test_no_array_of_tokens_times_vocabulary(name):
     """Memory is that of the blocks, the hidden states and the heads: nothing in it grows with the product."""
-    fused, _, options = PAIRS[name]
+    fused, _, options = LARGE[name]
     need = functools.partial(temporaries, fused, chunk_size=256, vocabulary_chunk_size=512, hard_weight=0.5, **options)
     small, more_tokens, more_words, more = (need(n, v) for n in (2048, 8192) for v in (4096, 16384))
     block = 256 * 512 * 4
@@ -165,6 +218,19 @@ def test_refused(case):
     }
     with pytest.raises(kind, match=message):
         losses.fused_linear_jsd(**{**given, **change})
+
+
+def test_stored_teachers_are_checked():
+    hidden, head, *_ = arrays(jnp.float32)
+    ids, log_probs = jnp.zeros((N, 2), jnp.int32).at[:, 1].set(1), jnp.full((N, 2), -1.0)
+    loss = functools.partial(losses.fused_linear_sparse_forward_kl, hidden, head)
+    with pytest.raises(ValueError, match=r"teacher_ids has shape \(4, 2\) but the tokens \(7,\)"):
+        loss(ids[:4], log_probs[:4], tail="bucket")
+    with pytest.raises(ValueError, match=r"tail='bag' is not a known tail"):
+        loss(ids, log_probs, tail="bag")
+    wrong = ids.at[2, 1].set(V)
+    assert np.isnan(loss(wrong, log_probs, tail="bucket"))
+    assert np.isfinite(loss(wrong, log_probs, tail="bucket", where=np.arange(N) != 2))
 
 
 def test_a_label_that_is_no_class_shows():
