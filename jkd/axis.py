@@ -53,6 +53,25 @@ def offset(rows: int) -> Any:
     return 0 if name is None else jax.lax.axis_index(name) * rows
 
 
+def split_by_rows(tree: Any, rows: int) -> Any:
+    """Keeps the arrays with so many rows split over the mesh's batch axes, where a mesh is set that splits states.
+
+    Left alone, the compiler may rather split features as the weights are, and hold every row on every device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    sizes = dict(mesh.shape)
+    if max(sizes.get("fsdp", 1), sizes.get("tensor", 1)) == 1 or rows % (sizes.get("data", 1) * sizes.get("fsdp", 1)):
+        return tree
+
+    def constrain(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.ndim == 0 or x.shape[0] != rows:
+            return x
+        free = (jax.P.UNCONSTRAINED,) * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, jax.P(("data", "fsdp"), *free))
+
+    return jax.tree.map(constrain, tree)
+
+
 def gathered(tree: Any) -> Any:
     """The rows of all devices, in order, where objectives are to see them; the tree itself elsewhere.
 
@@ -77,3 +96,11 @@ def own_key(key: jax.Array) -> jax.Array:
     """A key that differs from device to device along the mapped axis; the key itself outside."""
     name = _NAME.get()
     return key if name is None else jax.random.fold_in(key, jax.lax.axis_index(name))
+
+
+def merged(old: jax.Array, new: jax.Array) -> jax.Array:
+    """A bank of rows of which every device has updated its own: all updates together; `new` elsewhere."""
+    name = _NAME.get()
+    if name is None or _GATHER.get():
+        return new
+    return old + jax.lax.psum(new - old, name)

@@ -65,6 +65,46 @@ def distiller(student=None, optimizer=None, objective=objective, **arguments):
     )
 
 
+def images(rows=8, seed=0):
+    """A labelled batch of 8x8 images, each brightest in the part that its label names; ids are those of IMAGE_IDS."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, CLASSES, rows).astype(np.int32)
+    inputs = rng.normal(size=(rows, 8, 8, 1)).astype(np.float32)
+    for row, part in zip(inputs, label, strict=True):
+        row[2 * part : 2 * part + 2] += 1.0
+    ids = IMAGE_IDS[IMAGE_LABELS == 0], IMAGE_IDS[IMAGE_LABELS == 1], IMAGE_IDS[IMAGE_LABELS == 2]
+    return {"inputs": inputs, "label": label, "id": np.array([rng.choice(ids[c]) for c in label], np.int32)}
+
+
+IMAGE_IDS = np.arange(100, 160, 2, dtype=np.int32)
+IMAGE_LABELS = np.arange(30) % CLASSES
+STAGES = jkd.nets.create("convnet", CLASSES, width=4)
+"""A network with all the features that methods compare."""
+
+
+class ImageBatches(Batches):
+    """`data[step]`: images without end."""
+
+    def __getitem__(self, step):
+        return images(self.rows, seed=1000 * self.seed + int(step))
+
+
+def stages_variables(seed=7):
+    """Weights of a teacher that is `STAGES`."""
+    return jax.jit(STAGES.init)(jax.random.key(seed), jnp.asarray(images()["inputs"]))
+
+
+def facts():
+    """What methods may ask of a run beyond its two models."""
+    norms = jkd.nets.stage_norms(STAGES, stages_variables()["params"])
+    return {
+        "first_steps": 5,
+        "margins": tuple(np.asarray(jkd.ops.overhaul_margin(*norm)) for norm in norms),
+        "population": jkd.methods.classic.Population.of(IMAGE_IDS, IMAGE_LABELS),
+        "negatives": 7,
+    }
+
+
 TEACHER = jkd.from_linen(Tiny(width=16))
 
 

@@ -1,6 +1,6 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
-from jkd.methods import dot, supervised
+from jkd.methods import classic, dot, supervised
 from jkd.methods.registry import METHODS, create
 
-__all__ = ["METHODS", "create", "dot", "supervised"]
+__all__ = ["METHODS", "classic", "create", "dot", "supervised"]

@@ -50,46 +50,6 @@ def buffer_ratio(gradients: Mapping[str, Any], opt_state: optim.PerTermState) ->
     return {"buffer_ratio": traces["distill"] / jnp.maximum(traces["task"], jnp.finfo(jnp.float32).tiny)}
 
 
-def kd(
-    *,
-    student: Model,
-    teacher: Model,
-    learning_rate: optax.ScalarOrSchedule,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    temperature: float = 4.0,
-    task_weight: float = 0.1,
-    distill_weight: float = 0.9,
-    transform: Transform | None = None,
-    accumulate: int = 1,
-) -> Distiller:
-    """Knowledge distillation with SGD on the sum of both terms: what DOT is compared with.
-
-    Args:
-      student: the network that learns.
-      teacher: the frozen network.
-      learning_rate: number or schedule.
-      momentum: of SGD.
-      weight_decay: coupled L2 coefficient.
-      temperature: T.
-      task_weight: weight of the cross-entropy.
-      distill_weight: weight of the divergence.
-      transform: augmentation, `(batch, keys) -> batch`.
-      accumulate: micro-batches a step.
-
-    Returns:
-      A `Distiller`.
-    """
-    return distill(
-        student=student,
-        teacher=teacher,
-        objective=objective(temperature=temperature, task_weight=task_weight, distill_weight=distill_weight),
-        optimizer=optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum)),
-        transform=transform,
-        accumulate=accumulate,
-    )
-
-
 def dot(
     *,
     student: Model,

@@ -5,12 +5,12 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import dot, supervised
+from jkd.methods import classic, dot, supervised
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
-    "kd": dot.kd,
     "dot": dot.dot,
+    **{name: classic.method(name) for name in classic.names()},
 }
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 

@@ -5,6 +5,15 @@ Every network maps `(inputs, train=False)` to logits `[B, C]` in float32, takes 
 `stage1`, `stage2`, …, `stage1_preact`, … (before the last ReLU of the stage), `pooled`.
 """
 
+from jkd.nets.connectors import (
+    ConvRegressor,
+    Factors,
+    LinearEmbed,
+    Paraphraser,
+    PointwiseNorm,
+    PointwiseRegressor,
+    ReviewFusion,
+)
 from jkd.nets.convnets import ConvNet, convnet, convnet1d
 from jkd.nets.mlps import MLP, mlp
 from jkd.nets.mobilenets import (
@@ -13,6 +22,7 @@ from jkd.nets.mobilenets import (
     mobilenet_v1,
     mobilenet_v2,
 )
+from jkd.nets.norms import stage_norms
 from jkd.nets.registry import create, names
 from jkd.nets.resnets import (
     BasicBlock,
@@ -35,7 +45,7 @@ from jkd.nets.resnets import (
     resnet110,
 )
 from jkd.nets.shufflenets import ShuffleNetV1, ShuffleNetV2, shufflenet_v1, shufflenet_v2
-from jkd.nets.transformers import Cache, Decoder, DecoderBlock, empty_cache, llama2_7b, tiny_llama_1b
+from jkd.nets.transformers import Cache, Decoder, DecoderBlock, decoder_rules, empty_cache, llama2_7b, tiny_llama_1b
 from jkd.nets.vggs import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
 from jkd.nets.wide_resnets import WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
@@ -46,11 +56,18 @@ __all__ = [
     "Bottleneck",
     "Cache",
     "ConvNet",
+    "ConvRegressor",
     "Decoder",
     "DecoderBlock",
+    "Factors",
+    "LinearEmbed",
     "MobileNetV1",
     "MobileNetV2",
+    "Paraphraser",
+    "PointwiseNorm",
+    "PointwiseRegressor",
     "ResNet",
+    "ReviewFusion",
     "ShuffleNetV1",
     "ShuffleNetV2",
     "WideResNet",
@@ -59,6 +76,7 @@ __all__ = [
     "convnet",
     "convnet1d",
     "create",
+    "decoder_rules",
     "empty_cache",
     "llama2_7b",
     "mlp",
@@ -80,6 +98,7 @@ __all__ = [
     "resnet110",
     "shufflenet_v1",
     "shufflenet_v2",
+    "stage_norms",
     "tiny_llama_1b",
     "vgg8",
     "vgg11",
