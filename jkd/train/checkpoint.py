@@ -1,6 +1,7 @@
 """Orbax checkpoints of everything that lives, checked on the way back in."""
 
 import contextlib
+import json
 import logging
 import shutil
 import zlib
@@ -162,13 +163,22 @@ def _save(manager: Any, step: int, flat: dict[str, Any], **note: Any) -> None:
     import orbax.checkpoint as ocp
 
     note = {"checksums": checksums(flat), "shapes": {name: list(leaf.shape) for name, leaf in flat.items()}, **note}
+    note["own_checksum"] = _checksum_of_note(note)
     manager.save(step, args=ocp.args.Composite(tree=ocp.args.StandardSave(flat), note=ocp.args.JsonSave(note)))
 
 
 def _restore_note(manager: Any, step: int) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
-    return manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore()))["note"]
+    note = manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore()))["note"]
+    if note.pop("own_checksum") != _checksum_of_note(note):
+        raise ValueError("the checksum of its note does not agree")
+    return note
+
+
+def _checksum_of_note(note: dict[str, Any]) -> int:
+    """CRC-32, so that a damaged note is not taken for that of another network."""
+    return zlib.crc32(json.dumps(note, sort_keys=True).encode())
 
 
 def _newest_whole(manager: Any, like: Any) -> tuple[int, Any] | None:

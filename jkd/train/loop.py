@@ -185,7 +185,7 @@ class _Run:
             carry = advance(carry, teacher, *placed) if len(placed) == 1 else advance_several(carry, teacher, placed)
             clock.tick(carry, len(placed))
             bar.advance(step)
-            signum = agreed(stopped(), step)
+            signum = agreed(stopped(), step - len(placed), step)
             if self.schedule.due(self.schedule.log_every, step):
                 carry = self.log(step, carry, bar)
             if self.schedule.due(self.schedule.eval_every, step):

@@ -139,8 +139,11 @@ def pmap_placement(
     chosen = list(devices) if devices is not None else jax.local_devices()
     count = len(chosen)
 
+    stacked = NamedSharding(Mesh(np.array(chosen), ("data",)), PartitionSpec("data"))
+
     def replicate(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), jax.tree.map(jnp.asarray, tree))
+        copies = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), jax.tree.map(jnp.asarray, tree))
+        return jax.device_put(copies, stacked)  # what a checkpoint gave back is committed to one device
 
     def put_batch(batch: Any) -> Any:
         _check_divisible(batch, count)

@@ -36,14 +36,15 @@ class Interrupted(SystemExit):
         return f"stopped by {signal.Signals(self.signum).name} after step {self.step}, which is saved"
 
 
-def agreed(signum: int | None, step: int) -> int | None:
+def agreed(signum: int | None, before: int, step: int) -> int | None:
     """What all processes of a run do after `step`: stop on the highest signal that any of them has received.
 
-    One process alone answers for itself at every step. Several answer together every `AGREE_EVERY` steps, so that all
-    of them save the same step, and none at the steps between.
+    One process alone answers for itself at every step. Several answer together whenever they have passed a multiple of
+    `AGREE_EVERY` steps, so that all of them save the same step, and do not ask at the steps between.
 
     Args:
       signum: what this process has received, if anything.
+      before: the step at which it was asked the last time.
       step: the last finished step.
 
     Returns:
@@ -51,7 +52,7 @@ def agreed(signum: int | None, step: int) -> int | None:
     """
     if jax.process_count() == 1:
         return signum
-    if step % AGREE_EVERY:
+    if before // AGREE_EVERY == step // AGREE_EVERY:
         return None
     return int(multihost_utils.process_allgather(np.int32(signum or 0)).max()) or None
 
