@@ -96,20 +96,40 @@ def jit_placement(
     def init(fun: Callable[..., Any], key: jax.Array, batch: Any) -> Any:
         args = _put(key, NamedSharding(mesh, PartitionSpec())), put_batch(batch)
         placed = shardings_of_part(jax.eval_shape(fun, *args), mesh, rules=rules, smallest=smallest)
-        return jax.jit(fun, out_shardings=placed)(*args)
+        return jax.jit(fun, out_shardings=placed, compiler_options=_once())(*args)
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
         compiled: list[Callable[..., Any]] = []
 
         def advance(carry: Any, teacher: Any, batch: Any) -> Any:
             if not compiled:
-                placed = shardings(carry, mesh, rules=rules, smallest=smallest)
-                compiled.append(jax.jit(step, donate_argnums=0, out_shardings=placed))
-            return compiled[0](carry, teacher, batch)
+                compiled.append(jit_step(step, shardings(carry, mesh, rules=rules, smallest=smallest)))
+            with jax.set_mesh(mesh):
+                return compiled[0](carry, teacher, batch)
 
         return advance
 
     return Placement(count, shard, put_state, put_teacher, put_batch, init, compile_step, lambda tree: tree)
+
+
+def _once() -> dict[str, Any] | None:
+    """How a program that runs once is compiled: on CPU, optimising takes longer than running."""
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def jit_step(step: Callable[..., Any], placed: Any) -> Any:
+    """The program of a step: `(carry, teacher, batch) -> carry`, the carry donated and left where it was.
+
+    Args:
+      step: from `jkd.train.steps`.
+      placed: the carry's shardings.
+
+    Returns:
+      What `jax.jit` returns; call or lower it within `jax.set_mesh`.
+    """
+    return jax.jit(step, donate_argnums=0, out_shardings=placed)
 
 
 def pmap_placement(
@@ -150,7 +170,7 @@ def pmap_placement(
         return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
 
     def init(fun: Callable[..., Any], key: jax.Array, batch: Any) -> Any:
-        return jax.jit(fun)(key, batch)
+        return jax.jit(fun, compiler_options=_once())(key, batch)
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
         def named(carry: Any, teacher: Any, batch: Any) -> Any:
