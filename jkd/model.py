@@ -9,6 +9,8 @@ import jax
 from flax import linen as nn
 from flax import nnx
 
+from jkd import axis
+
 Array = jax.Array
 Variables = Mapping[str, Any]
 
@@ -80,14 +82,15 @@ def from_linen(module: nn.Module, taps: Sequence[str] = ()) -> Model:
             return any(_path_matches(path, tap) for tap in taps)
 
         mutable = [name for name in variables if name != "params"] if train else []
-        raw, changed = module.apply(
-            variables,
-            inputs,
-            rngs={"dropout": key} if key is not None else None,
-            mutable=[*mutable, "intermediates"] if taps else mutable,
-            capture_intermediates=wanted if taps else False,
-            **mode(train),
-        )
+        with nn.intercept_methods(_split_by_rows(inputs)):
+            raw, changed = module.apply(
+                variables,
+                inputs,
+                rngs={"dropout": key} if key is not None else None,
+                mutable=[*mutable, "intermediates"] if taps else mutable,
+                capture_intermediates=wanted if taps else False,
+                **mode(train),
+            )
         updated = dict(changed)
         captured = _flatten(updated.pop("intermediates", {})) if taps else {}
         return _collect(raw, captured, taps, seen), {**variables, **updated}
@@ -175,6 +178,17 @@ def remat(model: Model) -> Model:
         return jax.checkpoint(run, policy=saved)(variables, inputs, key) if train else run(variables, inputs, key)
 
     return Model(model.init, apply)
+
+
+def _split_by_rows(inputs: Any) -> Callable[..., Any]:
+    """Keeps what each layer gives split by rows as the inputs are, whatever its weights are split by."""
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+
+    def intercept(run: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        out = run(*args, **kwargs)
+        return axis.split_by_rows(out, rows) if context.method_name == "__call__" else out
+
+    return intercept
 
 
 def _collect(raw: Any, captured: Mapping[str, Any], taps: Sequence[str], seen: Sequence[str]) -> Outputs:

@@ -77,6 +77,7 @@ __all__ = [
     "convnet1d",
     "create",
     "decoder_rules",
+    "decoder_rules",
     "empty_cache",
     "llama2_7b",
     "mlp",

@@ -19,17 +19,6 @@ from jkd import _check
 Array = jax.Array
 _INIT = nn.initializers.normal(0.02)
 
-DECODER_RULES: tuple[tuple[str, tuple[str, str]], ...] = (
-    (r"(query|key|value|gate|up)/kernel$", ("fsdp", "tensor")),
-    (r"(output|down)/kernel$", ("tensor", "fsdp")),
-    (r"embed/embedding$", ("tensor", "fsdp")),
-    (r"head/kernel$", ("fsdp", "tensor")),
-)
-"""Where a decoder's matrices are split, as (pattern, axes) of `jkd.train.Rule`: heads and hidden units over `tensor`.
-
-Mohammad Shoeybi et al.: Megatron-LM. 2019. https://arxiv.org/abs/1909.08053
-"""
-
 
 class Cache(NamedTuple):
     """What decoding keeps of the tokens so far.
@@ -121,7 +110,9 @@ class DecoderBlock(nn.Module):
         y = rms_norm(x, "feed_forward_norm", self.epsilon)
         dense = partial(nn.Dense, use_bias=False, dtype=self.dtype, kernel_init=_INIT)
         y = nn.silu(dense(self.hidden, name="gate")(y)) * dense(self.hidden, name="up")(y)
-        return x + dense(width, name="down")(y), kept
+        x = x + dense(width, name="down")(y)
+        self.sow("intermediates", "stream", x)
+        return x, kept
 
 
 class Decoder(nn.Module):
@@ -142,6 +133,8 @@ class Decoder(nn.Module):
       epsilon: of the norms.
       tied: whether the embedding is also the last layer.
       remat: whether the backward pass computes each block again from its input.
+      scan: whether the blocks are one loop over stacked weights, `layers` in place of `layer1`, …, which compiles in a
+        time that does not depend on their number; `layers/stream` `[L, B, N, W]` is then sown in place of `block1`, ….
       dtype: compute dtype; parameters, norms and logits stay float32.
     """
 
@@ -155,19 +148,25 @@ class Decoder(nn.Module):
     epsilon: float = 1e-5
     tied: bool = False
     remat: bool = False
+    scan: bool = False
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
         """Builds the layers."""
         _check_sizes(self)
         self.embed = nn.Embed(self.vocabulary, self.width, dtype=self.dtype, embedding_init=_INIT)
-        block = nn.remat(DecoderBlock) if self.remat else DecoderBlock
-        self.blocks = [
-            block(
-                self.heads, self.kv_heads, self.hidden, self.rope_base, self.epsilon, self.dtype, name=f"layer{index}"
+        block: Any = nn.remat(DecoderBlock, prevent_cse=not self.scan) if self.remat else DecoderBlock
+        if self.scan:
+            block = nn.scan(
+                block,
+                variable_axes={"params": 0, "intermediates": 0},
+                split_rngs={"params": True},
+                in_axes=(nn.broadcast, nn.broadcast, 0, nn.broadcast),
+                length=self.layers,
             )
-            for index in range(1, self.layers + 1)
-        ]
+        names = ["layers"] if self.scan else [f"layer{index}" for index in range(1, self.layers + 1)]
+        sizes = (self.heads, self.kv_heads, self.hidden, self.rope_base, self.epsilon, self.dtype)
+        self.blocks = [block(*sizes, name=name) for name in names]
         self.norm = _RMSNorm(self.epsilon)
         if not self.tied:
             self.head = nn.Dense(self.vocabulary, use_bias=False, dtype=self.dtype, kernel_init=_INIT)
@@ -191,7 +190,8 @@ class Decoder(nn.Module):
         self.sow("intermediates", "embedding", x)
         for index, block in enumerate(self.blocks, start=1):
             x, _ = block(x, positions, visible, None, 0)
-            self.sow("intermediates", f"block{index}", x)
+            if not self.scan:
+                self.sow("intermediates", f"block{index}", x)
         return self._logits(x)
 
     def extend(self, tokens: Array, cache: Cache, mask: Array | None = None) -> tuple[Array, Cache]:
@@ -215,12 +215,16 @@ class Decoder(nn.Module):
         before = jnp.where(place[None] < cache.length, cache.mask, False).sum(axis=1, keepdims=True, dtype=jnp.int32)
         positions = jnp.maximum(before + mask.astype(jnp.int32).cumsum(axis=1) - 1, 0)
         visible = (place[None, :] <= own[:, None])[None, None] & known[:, None, None, :]
-        x, keys, values = self.embed(tokens), [], []
-        for block, *past in zip(self.blocks, cache.keys, cache.values, strict=True):
-            x, (key, value) = block(x, positions, visible, tuple(past), cache.length)
-            keys.append(key)
-            values.append(value)
-        return self._logits(x), Cache(jnp.stack(keys), jnp.stack(values), known, cache.length + tokens.shape[1])
+        x = self.embed(tokens)
+        if self.scan:
+            x, (keys, values) = self.blocks[0](x, positions, visible, (cache.keys, cache.values), cache.length)
+        else:
+            kept = []
+            for block, *past in zip(self.blocks, cache.keys, cache.values, strict=True):
+                x, new = block(x, positions, visible, tuple(past), cache.length)
+                kept.append(new)
+            keys, values = (jnp.stack(arrays) for arrays in zip(*kept, strict=True))
+        return self._logits(x), Cache(keys, values, known, cache.length + tokens.shape[1])
 
     def _logits(self, x: Array) -> Array:
         """The last norm and layer."""
@@ -298,6 +302,31 @@ def empty_cache(decoder: Decoder, batch: int, length: int) -> Cache:
     shape = (decoder.layers, batch, length, decoder.kv_heads, decoder.width // decoder.heads)
     empty = jnp.zeros(shape, decoder.dtype)
     return Cache(empty, empty, jnp.zeros((batch, length), jnp.bool_), jnp.int32(0))
+
+
+def decoder_rules(decoder: Decoder) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+    """Where a decoder's matrices are split: heads, hidden units and vocabulary over `tensor`, the rest over `fsdp`.
+
+    Args:
+      decoder: the network.
+
+    Returns:
+      (pattern, axes) of each kind of matrix, for `jkd.train.Rule`; for the optimiser's buffers as well.
+
+    Reference:
+      Mohammad Shoeybi et al.: Megatron-LM. 2019. https://arxiv.org/abs/1909.08053
+
+    Example:
+      >>> decoder_rules(Decoder(vocabulary=11, tied=True))[0]
+      ('(query|key|value|gate|up)/kernel$', ('fsdp', 'tensor'))
+    """
+    stacked = (None,) if decoder.scan else ()
+    rules: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+        ("(query|key|value|gate|up)/kernel$", (*stacked, "fsdp", "tensor")),
+        ("(output|down)/kernel$", (*stacked, "tensor", "fsdp")),
+        ("embed/embedding$", ("tensor", "fsdp")),
+    )
+    return rules if decoder.tied else (*rules, ("head/kernel$", ("fsdp", "tensor")))
 
 
 def llama2_7b(vocabulary: int = 32_000, **fields: Any) -> Decoder:

@@ -7,7 +7,6 @@ import pytest
 
 import jkd
 from jkd import nets, train
-from jkd.nets import transformers
 
 SIZES = {"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "hidden": 20}
 TOKENS = np.random.default_rng(0).integers(0, 13, (2, 7))
@@ -126,8 +125,29 @@ def test_remat_and_tied_and_half_precision(net):
     assert 0 < np.abs(wide - narrow).mean() < 0.05 * np.abs(wide).mean()
 
 
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_loop_over_stacked_blocks_is_the_same_network(net, remat):
+    params = dict(net[1]["params"])
+    layers = [params.pop(f"layer{index}") for index in (1, 2)]
+    stacked = {"params": {**params, "layers": jax.tree.map(lambda *leaves: np.stack(leaves), *layers)}}
+    looped = decoder(scan=True, remat=remat)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_equal(a.shape, b.shape),
+        stacked,
+        jax.eval_shape(looped.init, jax.random.key(0), TOKENS),
+    )
+    expected = jax.jit(net[0].apply)(net[1], TOKENS)
+    np.testing.assert_allclose(jax.jit(looped.apply)(stacked, TOKENS), expected, rtol=1e-4, atol=1e-4)
+    extend = jax.jit(lambda tokens, cache: looped.apply(stacked, tokens, cache, method="extend"))
+    _, cache = extend(TOKENS[:, :5], nets.empty_cache(looped, batch=2, length=8))
+    np.testing.assert_allclose(extend(TOKENS[:, 5:], cache)[0], expected[:, 5:], rtol=1e-4, atol=1e-4)
+    model = jkd.from_linen(looped, taps=("layers/stream",))
+    features = jax.eval_shape(lambda v: model.apply(v, TOKENS, train=False)[0].features, stacked)
+    assert features["layers/stream"].shape == (2, 2, 7, 24)
+
+
 def test_taps():
-    model = jkd.from_linen(decoder(remat=True), taps=("block*", "embedding", "hidden", "layer1/attention/query"))
+    model = jkd.from_linen(decoder(remat=True), taps=("block?", "embedding", "hidden", "layer1/attention/query"))
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)
     outputs = jax.eval_shape(lambda v: model.apply(v, TOKENS, train=False)[0], shapes)
     assert {name: leaf.shape for name, leaf in outputs.features.items() if name != "layer1/attention/query"} == {
@@ -136,12 +156,14 @@ def test_taps():
     assert outputs.features["layer1/attention/query"].shape == (2, 7, 24)
 
 
+@pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize(("make", "size"), [(nets.llama2_7b, 6_738_415_616), (nets.tiny_llama_1b, 1_100_048_384)])
-def test_published_sizes_and_rules(make, size):
-    shapes = jax.eval_shape(make().init, jax.random.key(0), jnp.ones((1, 2), jnp.int32))["params"]
+def test_published_sizes_and_rules(make, size, scan):
+    net = make(scan=scan)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.ones((1, 2), jnp.int32))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == size
     mesh = jax.sharding.AbstractMesh((2, 4, 4), ("data", "fsdp", "tensor"))
-    rules = tuple(train.Rule(*rule) for rule in transformers.DECODER_RULES)
+    rules = tuple(train.Rule(*rule) for rule in nets.decoder_rules(net))
     placed = train.shardings(shapes, mesh, rules=rules)
     part = sum(
         np.prod(sharding.shard_shape(leaf.shape))
