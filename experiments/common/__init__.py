@@ -1,9 +1,9 @@
 """What experiments share: flags, the cells of a table, teachers, tables and pictures."""
 
 from experiments.common.app import run_app
-from experiments.common.arms import Arm, make_bench, network, run_arm
+from experiments.common.arms import Arm, build_arm, make_bench, network, run_arm
 from experiments.common.cells import Bench, Cell, Setting, Teacher
-from experiments.common.curves import plot_curves
+from experiments.common.curves import plot_accuracies, plot_curves
 from experiments.common.flags import check_flags, define_flags, setting_from_flags, width_from_flags
 from experiments.common.scale import Scale
 from experiments.common.table import Row, print_table, summarize, teacher_row, write_results
@@ -17,11 +17,13 @@ __all__ = [
     "Scale",
     "Setting",
     "Teacher",
+    "build_arm",
     "check_flags",
     "define_flags",
     "make_bench",
     "network",
     "obtain_teacher",
+    "plot_accuracies",
     "plot_curves",
     "print_table",
     "run_app",

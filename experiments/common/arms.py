@@ -61,32 +61,38 @@ def make_bench(
     return Bench(setting, splits, student, teacher, evaluate, answered_sources(splits, teacher), described)
 
 
-def run_arm(bench: Bench, label: str, arm: Arm, *, seeds: int, steps: int | None = None) -> list[Cell]:
+def build_arm(bench: Bench, arm: Arm, steps: int) -> Distiller:
+    """The method of a row, from its name and arguments."""
+    arguments = {name: value for name, value in arm.items() if name != "method"}
+    return methods.create(
+        arm["method"],
+        student=bench.student,
+        teacher=bench.teacher.model,
+        transform=bench.splits.transform,
+        accumulate=bench.setting.accumulate,
+        **{**arguments, "learning_rate": step_schedule(arm["learning_rate"], steps)},
+    )
+
+
+def run_arm(
+    bench: Bench, label: str, arm: Arm, *, seeds: int, steps: int | None = None, facts: Arm | None = None
+) -> list[Cell]:
     """Trains and evaluates the cells of a row.
 
     Args:
       bench: what they share.
       label: of the row.
-      arm: what the row is; its `learning_rate` is the rate at the start of the step schedule.
+      arm: what the row is, in plain values for the manifest; its `learning_rate` is the rate at the start of the step
+        schedule.
       seeds: number of seeds, from 0.
       steps: of training; those of the setting if None.
+      facts: what the method learns of the run beyond that (`method_facts`).
 
     Returns:
       One cell a seed.
     """
     steps = bench.setting.steps(bench.splits) if steps is None else steps
 
-    @functools.cache
-    def make() -> Distiller:
-        arguments = {name: value for name, value in arm.items() if name != "method"}
-        return methods.create(
-            arm["method"],
-            student=bench.student,
-            teacher=bench.teacher.model,
-            transform=bench.splits.transform,
-            accumulate=bench.setting.accumulate,
-            **{**arguments, "learning_rate": step_schedule(arm["learning_rate"], steps)},
-        )
-
+    make = functools.cache(lambda: build_arm(bench, {**arm, **(facts or {})}, steps))
     name = "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
     return [run_cell(bench, make, name=name, seed=seed, steps=steps, config=arm) for seed in range(seeds)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.common.cells import Cell
+from experiments.common.table import Row, mean_and_deviation
 
 PANELS = {
     "fit/cross_entropy": ("task loss on training examples\n(cross-entropy, nats)", True),
@@ -45,4 +46,34 @@ def plot_curves(
         axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.legend(fontsize=9)
     figure.suptitle(f"mean over {len(next(iter(cells.values())))} seeds, band: smallest to largest", fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def plot_accuracies(path: str | Path, rows: Sequence[Row], *, title: str) -> None:
+    """Draws each row's test accuracy after the last step: every seed, mean and standard deviation.
+
+    Args:
+      path: of the PNG.
+      rows: of a table; the teacher's is a dotted line, that of the student alone a dashed one.
+      title: above the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [row for row in rows if row.values.get("test_accuracy_last")]
+    figure = Figure(figsize=(8, 0.35 * len(shown) + 1.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for place, row in enumerate(shown):
+        values = [100 * value for value in row.values["test_accuracy_last"]]
+        mean, deviation = mean_and_deviation(values)
+        axes.errorbar(mean, place, xerr=deviation, fmt="o", color="C0", capsize=3)
+        axes.scatter(values, [place] * len(values), s=12, color="black", alpha=0.4, zorder=3)
+    for row, style in zip(shown[:2], (":", "--"), strict=False):
+        axes.axvline(100 * mean_and_deviation(row.values["test_accuracy_last"])[0], color="grey", linestyle=style)
+    axes.set_yticks(range(len(shown)), [row.label for row in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy, last (%): mean ± s.d., dots: seeds")
+    axes.set_title(title, fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=130)

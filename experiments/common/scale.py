@@ -7,7 +7,7 @@ from absl import flags
 from flax import linen as nn
 
 import jkd
-from jkd import teachers, train
+from jkd import methods, teachers, train
 from jkd.model import Model, Variables
 
 FLAGS = flags.FLAGS
@@ -59,7 +59,7 @@ class Scale(NamedTuple):
 
     def model(self, module: nn.Module) -> Model:
         """The student as a model."""
-        model = jkd.from_linen(module)
+        model = jkd.from_linen(module, taps=methods.classic.TAPS)
         return jkd.remat(model) if self.remat else model
 
     def frozen(self, module: nn.Module, variables: Variables) -> tuple[nn.Module, Variables]:

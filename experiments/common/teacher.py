@@ -53,7 +53,7 @@ def obtain_teacher(
     else:
         variables, identity = _trained(setting, splits, module, name, seed, epochs, learning_rate)
     module, variables = setting.scale.frozen(module, variables)
-    model = jkd.from_linen(module)
+    model = jkd.from_linen(module, taps=methods.classic.TAPS)
     if setting.scale.teacher_dtype != "float32":
         identity = f"{identity} in {setting.scale.teacher_dtype}"
     evaluate = train.evaluator(train.classification(model, splits.transform))
