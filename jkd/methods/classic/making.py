@@ -15,7 +15,7 @@ from jkd.methods.classic import parameter_free as free
 from jkd.methods.classic.memory import Contrast, Population
 from jkd.model import Model, Outputs
 
-__all__ = ["Population", "make", "method", "names"]
+__all__ = ["Population", "first_steps", "make", "method", "names"]
 
 
 class Recipe(NamedTuple):
@@ -167,6 +167,13 @@ def method(name: str) -> Callable[..., Distiller]:
     build.__name__ = name
     build.__doc__ = inspect.getdoc(_RECIPES[name].distance)
     return build
+
+
+def first_steps(name: str, steps: int) -> int:
+    """How many of a run's steps the literature gives a method's warm-up or first phase; 0 where it has none."""
+    phase = _RECIPES[name].phase if name in _RECIPES else ""
+    epochs = {"warm-up": 20, "first": 30, "after": 30}.get(phase, 0)
+    return max(1, round(steps * epochs / 240)) if epochs else 0
 
 
 def _phases(phase: str, steps: int) -> dict[str, optax.Schedule]:
