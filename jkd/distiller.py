@@ -204,9 +204,11 @@ def _forward(
     ) -> Any:
         student_key, objective_key = jax.random.split(key)
         frozen = jax.lax.stop_gradient(teacher_variables)
-        targets = teacher.apply(frozen, batch["inputs"], train=False)[0] if teacher is not None else None
+        with jax.named_scope("teacher"):
+            targets = teacher.apply(frozen, batch["inputs"], train=False)[0] if teacher is not None else None
         variables = {"params": params["student"], **collections["student"]}
-        outputs, updated = student.apply(variables, batch["inputs"], train=True, key=axis.own_key(student_key))
+        with jax.named_scope("student"):
+            outputs, updated = student.apply(variables, batch["inputs"], train=True, key=axis.own_key(student_key))
         seen = axis.gathered((outputs, targets, batch))
         objective_collections = collections["objective"]
         if isinstance(objective, nn.Module):

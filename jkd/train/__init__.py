@@ -5,7 +5,7 @@ from jkd.train.evaluate import Source, classification, evaluator
 from jkd.train.loop import Result, fit
 from jkd.train.meshes import make_mesh, parse_mesh
 from jkd.train.metrics import read_metrics
-from jkd.train.parallel import Placement, jit_placement, pmap_placement
+from jkd.train.parallel import Placement, jit_placement, jit_step, pmap_placement
 from jkd.train.rules import Rule, parse_rule, shardings
 from jkd.train.signals import Interrupted
 from jkd.train.steps import NonFinite
@@ -23,6 +23,7 @@ __all__ = [
     "evaluator",
     "fit",
     "jit_placement",
+    "jit_step",
     "make_mesh",
     "parse_mesh",
     "parse_rule",
