@@ -4,7 +4,7 @@ A network is a `Model`, a method a `Distiller`; `distill` composes the usual one
 an optimiser. Importing this starts no device.
 """
 
-from jkd import axis, data, io, losses, methods, nets, ops, optim, teachers, terms, text, train
+from jkd import axis, cache, data, io, losses, methods, nets, ops, optim, teachers, terms, text, train, views
 from jkd.distiller import Distiller, DistillState, distill
 from jkd.model import Model, Outputs, from_linen, from_nnx, remat
 
@@ -14,6 +14,7 @@ __all__ = [
     "Model",
     "Outputs",
     "axis",
+    "cache",
     "data",
     "distill",
     "from_linen",
@@ -29,4 +30,5 @@ __all__ = [
     "terms",
     "text",
     "train",
+    "views",
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jkd import axis, terms
+from jkd import axis, terms, views
 from jkd.model import Model, Outputs, Variables
 from jkd.optim import PerTermTransformation
 from jkd.terms import Metrics, Reach
@@ -90,8 +90,10 @@ def distill(
         or a scalar. Or a Linen module with that `__call__`, whose parameters are trained beside the student's and
         never leave with it.
       optimizer: any Optax transformation.
-      teacher: the frozen network; None if the objective does not use one (it then gets `None`).
-      transform: `(batch, keys) -> batch`, augmentation on device with one key for each row, `[B]`.
+      teacher: the frozen network; None if the objective does not use one (it then gets `None`) or its outputs come
+        with the batch (`jkd.cache`), where they stand in for it.
+      transform: `(batch, keys) -> batch`, augmentation on device with one key for each row, `[B]`: of the step, or of
+        the view that `batch["augmentation"]` names (`jkd.cache.Views`).
       accumulate: number of micro-batches whose gradients are added before the optimiser's step; it divides B.
         Batch statistics are then those of micro-batches, and scalar terms the mean over micro-batches.
       weights: a factor for each term named, a number or an Optax schedule of the step (a warm-up; a phase in which
@@ -179,6 +181,7 @@ def distill(
     def deployed(state: DistillState) -> Variables:
         return {"params": state.params["student"], **state.collections["student"]}
 
+    step.transform = transform  # type: ignore[attr-defined]  # what stored outputs must have been made with
     return Distiller(init, step, deployed)
 
 
@@ -205,7 +208,7 @@ def _forward(
         student_key, objective_key = jax.random.split(key)
         frozen = jax.lax.stop_gradient(teacher_variables)
         with jax.named_scope("teacher"):
-            targets = teacher.apply(frozen, batch["inputs"], train=False)[0] if teacher is not None else None
+            targets, batch = views.teacher_outputs(teacher, frozen, batch)
         variables = {"params": params["student"], **collections["student"]}
         with jax.named_scope("student"):
             outputs, updated = student.apply(variables, batch["inputs"], train=True, key=axis.own_key(student_key))
@@ -257,7 +260,9 @@ def _init_objective(
     """Draws an objective's parameters from the shapes of what it will be called with."""
     outputs, _ = student.apply(variables["student"], batch["inputs"], train=False)
     targets = None
-    if teacher is not None:
+    if views.TEACHER in batch:
+        targets, batch = views.teacher_outputs(None, (), batch)
+    elif teacher is not None:
         shapes = _teacher_shapes(teacher, batch)
         targets = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     params_key, dropout_key = jax.random.split(key)
@@ -292,7 +297,7 @@ def _prepare(batch: Batch, transform: Transform | None, key: Array) -> Batch:
         return batch
     rows = jax.tree.leaves(batch["inputs"])[0].shape[0]
     index = jnp.arange(rows) + axis.offset(rows)
-    return transform(batch, jax.vmap(lambda i: jax.random.fold_in(key, i))(index))
+    return transform(batch, views.row_keys(batch, key, index))
 
 
 def _count(batch: Batch) -> Array:

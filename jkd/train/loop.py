@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import grain
 import jax
 
+from jkd.cache import TeacherCache
 from jkd.distiller import Distiller
 from jkd.model import Variables
 from jkd.train import steps as stepping
@@ -89,7 +90,8 @@ def fit(
 
     Args:
       distiller: the method.
-      teacher: its frozen pytree, `()` if it needs none.
+      teacher: its frozen pytree, `()` if it needs none; or what `jkd.cache.open` gives, whose outputs then come with
+        the batches of a `jkd.distill`.
       data: `data[step]` is the batch of a step, a pure function of its index (`jkd.data.TrainBatches`, a
         `grain.MapDataset`).
       steps: number of steps in all.
@@ -128,6 +130,8 @@ def fit(
     if select is not None and not evaluate:
         raise ValueError(f"select={select!r} needs evaluators; pass evaluate={{'validation': …}}.")
     schedule = Schedule(steps, log_every, eval_every, checkpoint_every, steps_per_call)
+    if isinstance(teacher, TeacherCache):
+        data, teacher = teacher.attach(data, **_preprocessing(distiller)), ()
     directory = Path(workdir) if workdir is not None else None
     if directory is not None:
         workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": log_every, **(config or {})})
@@ -139,6 +143,11 @@ def fit(
             run.evaluate_teacher(teacher, teacher_evaluate or {})
         with Bar(name, steps, start, progress) as bar:
             return run.loop(carry, placement.teacher(teacher), data, start, bar, stopped)
+
+
+def _preprocessing(distiller: Distiller) -> dict[str, Any]:
+    """The transform of a `jkd.distill`, for a cache to compare; other methods do not say theirs."""
+    return {"transform": distiller.step.transform} if hasattr(distiller.step, "transform") else {}
 
 
 class _Run:
