@@ -26,7 +26,7 @@ from absl import flags
 from flax import linen as nn
 
 from experiments import common
-from jkd import data, io
+from jkd import data, io, optim
 
 FLAGS = flags.FLAGS
 
@@ -123,6 +123,7 @@ def arms_from_flags() -> dict[str, dict[str, Any]]:
         "task_weight": FLAGS.task_weight,
         "distill_weight": FLAGS.distill_weight,
     }
+    optim.dot(1.0, momentum=FLAGS.momentum, delta=FLAGS.delta)  # refuses before a teacher is trained
     rate = FLAGS.dot_learning_rate if FLAGS.dot_learning_rate is not None else FLAGS.learning_rate / 8
     return {
         "student alone": {"method": "supervised", "learning_rate": FLAGS.learning_rate, **shared},

@@ -6,7 +6,7 @@ of the batch; within `data_axis(name)` the functions here then reduce over all d
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,6 +25,16 @@ def data_axis(name: str, *, gather: bool = False) -> Iterator[None]:
     finally:
         _NAME.reset(tokens[0])
         _GATHER.reset(tokens[1])
+
+
+def alone(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """`fun` as on the only device of an axis `data`, where but shapes are asked for: a network may name that axis."""
+
+    def call(*args: Any) -> Any:
+        found = jax.vmap(lambda _: fun(*args), axis_name="data")(jnp.zeros(1))
+        return jax.tree.map(lambda x: x[0], found)
+
+    return call
 
 
 def all_sum(tree: Any) -> Any:

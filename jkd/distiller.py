@@ -286,7 +286,7 @@ def _reach_of(forward: Any, teacher: Model | None, params: Any, collections: Any
         variables = teacher.init(jax.random.key(0), batch["inputs"]) if teacher is not None else ()
         return forward(params, collections, variables, batch, jax.random.key(0))
 
-    return terms.find_reach(fun, params)
+    return terms.find_reach(axis.alone(fun), params)
 
 
 def _prepare(batch: Batch, transform: Transform | None, key: Array) -> Batch:

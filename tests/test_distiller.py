@@ -8,7 +8,6 @@ import pytest
 from flax import linen as nn
 
 import jkd
-from jkd import train
 from tests import worlds
 
 BATCH = worlds.batch()
@@ -126,33 +125,6 @@ def test_accumulation_changes_nothing(parts):
     b, y = run(worlds.distiller(accumulate=parts), batch=uneven)
     assert_close(a.params, b.params)
     assert_close(x["loss/task"], y["loss/task"], rtol=1e-5)
-
-
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-@pytest.mark.parametrize("kind", ["jit", "pmap"])
-def test_devices_change_nothing(kind, devices):
-    """Also with a padded batch whose parts hold unequally many rows."""
-    uneven = {**BATCH, "mask": np.arange(8) < 5}
-    noisy = {"transform": add_noise}
-    a, _ = run(worlds.distiller(**noisy), batch=uneven)
-    make = {"jit": train.jit_placement, "pmap": train.pmap_placement}[kind]
-    placement = make(jax.devices()[:devices])
-    distiller = worlds.distiller(**noisy)
-    teacher = worlds.teacher_variables()
-    state = jax.jit(distiller.init)(jax.random.key(0), uneven)
-    carry = placement.state(train.steps.initial_carry(distiller, state, teacher, uneven))
-    advance = placement.compile(train.steps.train_step(distiller))
-    for _ in range(3):
-        carry = advance(carry, placement.teacher(teacher), placement.batch(uneven))
-    assert_close(a.params, placement.single(carry).state.params)
-
-
-def add_noise(batch, keys=None):
-    """An augmentation with a key for each row."""
-    if keys is None:
-        return batch
-    noise = jax.vmap(lambda key: jax.random.normal(key, batch["inputs"].shape[1:]))(keys)
-    return {**batch, "inputs": batch["inputs"] + 0.1 * noise}
 
 
 def test_the_teacher_gets_no_gradient_and_is_in_no_state():

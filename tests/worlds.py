@@ -16,12 +16,13 @@ class Tiny(nn.Module):
     width: int = 8
     norm: bool = False
     dropout: float = 0.0
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x, train: bool = False):
         x = nn.Dense(self.width, name="first")(x.reshape(x.shape[0], -1))
         if self.norm:
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=self.axis_name, name="norm")(x)
         x = nn.relu(x)
         self.sow("intermediates", "pooled", x)
         if self.dropout:

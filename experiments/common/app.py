@@ -9,7 +9,7 @@ from absl import logging as absl_logging
 from rich.console import Console
 from rich.logging import RichHandler
 
-from jkd.train import Damaged, Interrupted, NonFinite
+from jkd.train import Damaged, Interrupted, NonFinite, deterministic
 
 _EXPECTED = (ValueError, TypeError, OSError, Damaged, NonFinite)
 
@@ -25,11 +25,16 @@ def run_app(run: Callable[[], object]) -> None:
             _fail(f"unexpected argument {argv[1]!r}; flags are written --name=value.")
         absl_logging.set_verbosity(absl_logging.WARNING)
         logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
+        if "deterministic" in flags.FLAGS and flags.FLAGS["deterministic"].value:
+            deterministic()
         try:
             run()
         except Interrupted as stop:
             print(f"{stop}; run the same command again to go on.", file=sys.stderr)
             raise
+        except KeyboardInterrupt:
+            print("stopped by SIGINT; run the same command again to go on.", file=sys.stderr)
+            raise SystemExit(130) from None
         except _EXPECTED as error:
             if flags.FLAGS.debug:
                 raise

@@ -105,8 +105,8 @@ def broken(workdir: str, steps: int, how: Break) -> None:
     _finish(workdir, small_run.fit_everything(workdir, steps=steps, placement=placement))
 
 
-def breaking(placement: train.Placement, how: Break, workdir: Path) -> train.Placement:
-    """A placement whose compiled step breaks the process."""
+def breaking(placement: train.Placement, how: Break, workdir: Path | None = None) -> train.Placement:
+    """A placement whose compiled step breaks the process; a full disk needs to know the work directory."""
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
         advance = placement.compile(step)
@@ -218,11 +218,11 @@ def _reason(log: Path) -> Path:
     return log.with_suffix(".reason")
 
 
-def _strike(how: Break, workdir: Path) -> None:
+def _strike(how: Break, workdir: Path | None) -> None:
     """Breaks this process now or a little later."""
     if how.kind == "exception in a step":
         raise RuntimeError("broken on purpose")
-    if how.kind.startswith("disk full"):
+    if how.kind.startswith("disk full") and workdir is not None:
         _fill_disk(workdir, lines=how.kind.endswith("line"))
         return
     signum = signal.SIGTERM if how.kind == "two signals" else signal.Signals[how.kind]

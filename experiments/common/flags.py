@@ -1,5 +1,6 @@
 """The flags that experiments share, with bounds."""
 
+import math
 from typing import Any
 
 from absl import flags
@@ -39,6 +40,7 @@ def define_flags(**defaults: Any) -> None:
     flags.DEFINE_integer("accumulate", 1, "Micro-batches a step.", 1)
     flags.DEFINE_integer("evaluations", default("evaluations", 16), "Evaluations during a run.", 1)
     flags.DEFINE_integer("max_nonfinite", 10, "Steps in a row that may be NaN or infinite before a run stops.", 1)
+    flags.DEFINE_bool("deterministic", False, "The same bits from run to run on a GPU too, at some cost.")
     flags.DEFINE_bool("progress", True, "Draw progress bars.")
     flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
     flags.DEFINE_bool("debug", False, "Show tracebacks.")
@@ -51,8 +53,19 @@ def check_flags() -> None:
     Raises:
       ValueError: names both flags.
     """
-    if FLAGS.epochs == 0 or FLAGS.teacher_epochs == 0:
-        raise ValueError("--epochs and --teacher_epochs must be greater than 0.")
+    for name in FLAGS:
+        value = FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name}={value} must be a finite number.")
+    for name in ("epochs", "teacher_epochs"):
+        if FLAGS[name].value == 0:
+            raise ValueError(f"--{name}=0 trains nothing; it must be greater than 0.")
+    for name in ("teacher_seed", "teacher_epochs", "teacher_learning_rate"):
+        if FLAGS.teacher_checkpoint and name in FLAGS and not FLAGS[name].using_default_value:
+            raise ValueError(
+                f"--{name}={FLAGS[name].value} does not apply with --teacher_checkpoint, whose teacher is not trained; "
+                "leave one of them."
+            )
     if FLAGS.batch_size % FLAGS.accumulate:
         raise ValueError(
             f"--accumulate={FLAGS.accumulate} does not divide --batch_size={FLAGS.batch_size}; make it a divisor."

@@ -27,6 +27,7 @@ class Scale(NamedTuple):
       teacher_dtype: of the frozen teacher's matrices and layers.
       remat: whether the student's elementwise operations are computed again in the backward pass.
       steps_per_call: steps a dispatch.
+      sync_batch_norm: whether batch statistics are those of all devices under `pmap`, as they are under `jit`.
     """
 
     parallel: str = "jit"
@@ -38,6 +39,7 @@ class Scale(NamedTuple):
     teacher_dtype: str = "float32"
     remat: bool = False
     steps_per_call: int = 1
+    sync_batch_norm: bool = False
 
     def placement(self) -> train.Placement:
         """Where states, teacher and batches live."""
@@ -55,7 +57,11 @@ class Scale(NamedTuple):
 
     def student(self, module: nn.Module) -> nn.Module:
         """The student in its compute dtype."""
-        return _in_dtype("compute_dtype", module, self.compute_dtype)
+        return _in_dtype("compute_dtype", self.normalised(module), self.compute_dtype)
+
+    def normalised(self, module: nn.Module) -> nn.Module:
+        """A network that is trained, with the batch statistics that are asked for."""
+        return module.clone(bn_axis_name="data") if self.sync_batch_norm and hasattr(module, "bn_axis_name") else module
 
     def model(self, module: nn.Module) -> Model:
         """The student as a model."""
@@ -78,6 +84,7 @@ def define_scale_flags() -> None:
     )
     flags.DEFINE_multi_string("sharding_rule", [], "Placement of a state's leaves, REGEX=AXIS,AXIS; may be repeated.")
     flags.DEFINE_enum("teacher_sharding", "replicated", ["replicated", "fsdp"], "Where the teacher's weights live.")
+    flags.DEFINE_bool("sync_batch_norm", False, "Under pmap: batch statistics of all devices; as always under jit.")
     flags.DEFINE_bool("gather", False, "Under pmap: relational losses see the rows of all devices.")
     flags.DEFINE_enum("compute_dtype", "float32", list(_DTYPES), "Of the student's layers; the rest stays float32.")
     flags.DEFINE_enum("teacher_dtype", "float32", list(_DTYPES), "Of the frozen teacher's matrices and layers.")
@@ -93,6 +100,8 @@ def scale_from_flags() -> Scale:
     """
     if FLAGS.gather and FLAGS.parallel != "pmap":
         raise ValueError("--gather belongs to --parallel=pmap; under jit losses see the global batch anyway.")
+    if FLAGS.sync_batch_norm and FLAGS.parallel != "pmap":
+        raise ValueError("--sync_batch_norm belongs to --parallel=pmap; under jit batch statistics are global anyway.")
     if FLAGS.parallel == "pmap":
         for name in ("mesh", "sharding_rule"):
             if FLAGS[name].value:
@@ -111,6 +120,7 @@ def scale_from_flags() -> Scale:
         teacher_dtype=FLAGS.teacher_dtype,
         remat=FLAGS.remat,
         steps_per_call=FLAGS.steps_per_call,
+        sync_batch_norm=FLAGS.sync_batch_norm,
     )
 
 

@@ -81,6 +81,7 @@ def _trained(
     learning_rate: float,
 ) -> tuple[Variables, str]:
     """Trains, or reads back; also what determines the result."""
+    module = setting.scale.normalised(module)
     steps = setting.steps(splits, epochs)
     config = {**setting.config(splits), "network": describe(module), "learning_rate": learning_rate, "epochs": epochs}
     identity = f"{name}_{workdirs.digest([config, seed])}"

@@ -72,7 +72,7 @@ def load(
 
     Args:
       name: one of `names()`.
-      data_dir: where TensorFlow Datasets prepared the set; None is its own default. Built-in sets have no use for it.
+      data_dir: where TensorFlow Datasets prepared the set; None is its own default. Not for built-in sets.
       seed: of the choice of validation and training examples, in [0, 2**64). It does not touch the test split.
       validation: share of the train split that is held out, in (0, 1), chosen at random class by class. None: the
         validation split that `mnist1d` and `digits` bring, and 0.1 of CIFAR, 0.01 of ImageNet.
@@ -97,6 +97,8 @@ def load(
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed={seed} must lie in [0, 2**64).")
     if name in _BUILTIN:
+        if data_dir is not None:
+            raise ValueError(f"data_dir={data_dir!r} does not apply to {name}, which is not read from disk; leave it.")
         return _load_builtin(name, seed, validation, num_train)
     return _load_images(name, data_dir, seed, validation, num_train)
 

@@ -1,6 +1,7 @@
 """The only training loop in the house, and what it stands on."""
 
 from jkd.train.checkpoint import Checkpoints, Damaged
+from jkd.train.determinism import deterministic
 from jkd.train.evaluate import Source, classification, evaluator
 from jkd.train.loop import Result, fit
 from jkd.train.meshes import make_mesh, parse_mesh
@@ -20,6 +21,7 @@ __all__ = [
     "Rule",
     "Source",
     "classification",
+    "deterministic",
     "evaluator",
     "fit",
     "jit_placement",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jkd import axis
 from jkd.distiller import Distiller
 from jkd.terms import Metrics
 
@@ -78,7 +79,7 @@ def several(step: Callable[[Carry, Any, Any], Carry]) -> Callable[[Carry, Any, t
 
 def initial_carry(distiller: Distiller, state: Any, teacher: Any, batch: Any) -> Carry:
     """A carry with an empty window; the step's metrics are found from shapes alone."""
-    _, metrics = jax.eval_shape(distiller.step, state, teacher, batch)
+    _, metrics = jax.eval_shape(axis.alone(distiller.step), state, teacher, batch)
     return Carry(state, empty_window(metrics), jnp.int32(0))
 
 

@@ -5,10 +5,12 @@ import random
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from experiments.common import damage
 from jkd import train
+from tests import worlds
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +63,6 @@ def test_steps_that_are_not_finished_are_not_offered(tmp_path):
     half = tmp_path / "steps" / "4.orbax-checkpoint-tmp"
     shutil.copytree(tmp_path / "steps" / "3", half)
     assert restored(tmp_path) == 3
-    assert not half.exists()
 
 
 def test_damaged_steps_are_put_aside_and_saved_anew(tmp_path):
@@ -144,3 +145,33 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"step 7 could not be saved in .*steps \(RESOURCE_EXHAUSTED: no space left\)"):
         checkpoints.save(7, damage.tree(7))
     checkpoints.close()
+
+
+def test_a_run_passes_over_damage_and_refuses_to_start_anew(tmp_path, caplog):
+    """Through `fit`: the same end, to the bit; then, with every step spoilt, no run at all."""
+    distiller, teacher = worlds.distiller(), worlds.teacher_variables()
+
+    def fit():
+        return train.fit(
+            distiller,
+            teacher,
+            worlds.Batches(),
+            steps=6,
+            workdir=tmp_path,
+            log_every=2,
+            checkpoint_every=2,
+            placement=train.jit_placement(jax.devices()[:1]),
+            progress=False,
+        )
+
+    first = fit()
+    spoil(tmp_path / "checkpoints", 6)
+    again = fit()
+    assert "steps/6 is damaged" in caplog.text
+    assert again.history == first.history
+    jax.tree.map(np.testing.assert_array_equal, again.state.params, first.state.params)
+    for step in (2, 4, 6):
+        spoil(tmp_path / "checkpoints", step)
+    for _ in range(2):
+        with pytest.raises(train.Damaged, match=r"none of the checkpoints in .* can be read \(steps \[6, 4, 2\]\)"):
+            fit()

@@ -1,0 +1,44 @@
+"""What commands say to flags, found in a process of their own: each experiment defines its flags anew."""
+
+import importlib
+import json
+from pathlib import Path
+
+from absl import flags
+from absl.testing import flagsaver
+
+FLAGS = flags.FLAGS
+
+
+def write_answers(module, cases, path):
+    """For each list of arguments, what the command of a module answers; "accepted" if it runs."""
+    experiment = importlib.import_module(module)
+    FLAGS(["command"])
+    Path(path).write_text(json.dumps([_answer(experiment, case) for case in cases]))
+
+
+def write_own_flags(module, path):
+    """Name, type, bounds and default of every flag that a module or what it shares defines."""
+    importlib.import_module(module)
+    FLAGS(["command"])
+    found = []
+    for name in FLAGS:
+        if not str(FLAGS.find_module_defining_flag(name)).startswith("experiments"):
+            continue
+        flag = FLAGS[name]
+        kind = flag.flag_type()
+        bound = [getattr(flag.parser, side, None) for side in ("lower_bound", "upper_bound")]
+        found.append({"name": name, "type": kind, "bounds": bound, "help": flag.parser.syntactic_help})
+    Path(path).write_text(json.dumps(found))
+
+
+def _answer(experiment, arguments):
+    saved = flagsaver.save_flag_values()
+    try:
+        FLAGS(["command", *arguments])
+        experiment.main()
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        return " ".join(str(error).split())
+    finally:
+        flagsaver.restore_flag_values(saved)
+    return "accepted"

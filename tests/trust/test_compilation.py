@@ -1,0 +1,78 @@
+"""Promise 5: one compilation a run, its second epoch and its resuming included."""
+
+import jax
+import pytest
+
+from experiments.common import broken_runs
+from jkd import data, train
+from tests import worlds
+
+ROWS, BATCH_SIZE = 20, 8
+
+
+def compiled(caplog):
+    """Names of the programs that were compiled."""
+    lines = [record.getMessage() for record in caplog.records]
+    return [line.split(" in ")[0] for line in lines if line.startswith("Finished XLA compilation")]
+
+
+@pytest.mark.parametrize(
+    ("placement", "step", "again"),
+    [
+        (train.jit_placement, "jit(step)", 0),
+        (train.pmap_placement, "jit(_fun)", 1),  # pmap keeps no program from run to run, not even in one process
+    ],
+    ids=["jit", "pmap"],
+)
+def test_one_compilation_of_the_step(placement, step, again, tmp_path, caplog):
+    """Three epochs, evaluations, checkpoints, a break and going on: the step is compiled once, nothing later."""
+    distiller, teacher = worlds.distiller(), worlds.teacher_variables()
+    examples = data.ArrayExamples(worlds.batch(ROWS))
+    where = placement(jax.devices()[:2])
+
+    def fit(steps_until_break=None):
+        how = broken_runs.Break("exception in a step", steps_until_break or 99, 0.0)
+        return train.fit(
+            distiller,
+            teacher,
+            data.TrainBatches(examples, BATCH_SIZE, seed=0),
+            steps=8,
+            workdir=tmp_path,
+            log_every=2,
+            evaluate={"validation": lambda variables: {"accuracy": 0.5}},
+            eval_every=2,
+            checkpoint_every=2,
+            placement=broken_runs.breaking(where, how),
+            progress=False,
+        )
+
+    with jax.log_compiles(True):
+        with pytest.raises(RuntimeError, match="broken on purpose"):
+            fit(5)  # the second epoch begins within the third step
+        first = compiled(caplog)
+        caplog.clear()
+        assert [line["step"] for line in fit().history] == [2, 2, 4, 4, 6, 6, 8, 8]
+    assert sum(line.endswith(step) for line in first) == 1, first
+    assert sum(line.endswith(step) for line in compiled(caplog)) == again, compiled(caplog)
+
+
+def test_nothing_is_compiled_after_the_first_lines(caplog):
+    """Each period of lines is as the first: no small program appears late."""
+
+    class Watched(worlds.Batches):
+        def __getitem__(self, step):
+            if step == 20:
+                caplog.clear()
+            return super().__getitem__(step)
+
+    with jax.log_compiles(True):
+        train.fit(
+            worlds.distiller(),
+            worlds.teacher_variables(),
+            Watched(),
+            steps=40,
+            log_every=2,
+            placement=train.jit_placement(jax.devices()[:1]),
+            progress=False,
+        )
+    assert compiled(caplog) == []
