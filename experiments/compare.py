@@ -31,54 +31,53 @@ from jkd.methods import classic
 FLAGS = flags.FLAGS
 ALONE, AS_LONG = "student alone", "student alone, as long as {}"
 
-common.define_flags(
-    workdir="runs/compare",
-    student_width=8,
-    teacher_width=64,
-    epochs=24,
-    teacher_epochs=48,
-    evaluations=4,
-)
-flags.DEFINE_list("methods", ["kd", "dkd", "at", "crd"], "Methods by name, or all.")
-flags.DEFINE_list("pairs", None, "TEACHER:STUDENT, networks by name; --teacher:--student if not given.")
-flags.DEFINE_enum("optimizer", "sgd", ["sgd", "dot"], "Momentum shared by both gradients, or one for each.")
-flags.DEFINE_float("teacher_learning_rate", 0.05, "Rate of the teacher's training.", 0)
+
+def define_flags() -> None:
+    """Defines this module's flags; not on import, so that a notebook may import several experiments."""
+    common.define_flags(
+        workdir="runs/compare", student_width=8, teacher_width=64, epochs=24, teacher_epochs=48, evaluations=4
+    )
+    flags.DEFINE_list("methods", ["kd", "dkd", "at", "crd"], "Methods by name, or all.")
+    flags.DEFINE_list("pairs", None, "TEACHER:STUDENT, networks by name; --teacher:--student if not given.")
+    flags.DEFINE_enum("optimizer", "sgd", ["sgd", "dot"], "Momentum shared by both gradients, or one for each.")
+    flags.DEFINE_float("teacher_learning_rate", 0.05, "Rate of the teacher's training.", 0)
 
 
 def run(
     setting: common.Setting,
     *,
-    teacher: str,
-    student: str,
     names: Sequence[str],
-    skip_unfit: bool,
-    seeds: int,
-    learning_rate: float,
-    optimizer: str,
-    teacher_arguments: Mapping[str, Any],
-    widths: Mapping[str, int | None],
+    teacher: str = "convnet1d",
+    student: str = "convnet1d",
+    skip_unfit: bool = False,
+    seeds: int = 3,
+    learning_rate: float = 0.05,
+    optimizer: str = "sgd",
+    teacher_arguments: Mapping[str, Any] | None = None,
+    widths: Mapping[str, int | None] | None = None,
 ) -> list[common.Row]:
     """One table.
 
     Args:
       setting: what all cells have in common.
+      names: methods, by name.
       teacher: network, by name.
       student: network, by name.
-      names: methods, by name.
       skip_unfit: leave out methods that do not fit the pair, and say so, rather than refuse.
       seeds: number of seeds, from 0.
       learning_rate: of SGD; DOT runs at an eighth.
       optimizer: "sgd" or "dot".
-      teacher_arguments: of `common.obtain_teacher`.
-      widths: of `teacher` and `student`, where they have one.
+      teacher_arguments: of `common.obtain_teacher`: `seed`, `epochs`, `learning_rate`, `checkpoint`.
+      widths: of `teacher` and `student`, where they have one; the networks' own if None.
 
     Returns:
       The rows, the teacher's first.
     """
-    splits = setting.load()
-    net = common.network("teacher", teacher, splits.num_classes, widths["teacher"])
-    frozen = common.obtain_teacher(setting, splits, net, name=teacher, **teacher_arguments)
-    module = common.network("student", student, splits.num_classes, widths["student"])
+    splits, widths = setting.load(), widths or {}
+    net = common.network("teacher", teacher, splits.num_classes, widths.get("teacher"))
+    trained = {"seed": 0, "epochs": setting.epochs, "learning_rate": learning_rate, **(teacher_arguments or {})}
+    frozen = common.obtain_teacher(setting, splits, net, name=teacher, **trained)
+    module = common.network("student", student, splits.num_classes, widths.get("student"))
     folder = Path(setting.workdir) / f"{teacher}_{student}"
     bench = common.make_bench(setting._replace(workdir=str(folder)), splits, module, frozen, temperature=4.0)
     arms = {name: _arm(name, learning_rate, optimizer, setting) for name in names}
@@ -215,4 +214,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     common.run_app(main)

@@ -1,5 +1,7 @@
 """Tiny networks and batches that tests share."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,11 +92,13 @@ class ImageBatches(Batches):
         return images(self.rows, seed=1000 * self.seed + int(step))
 
 
+@functools.cache
 def stages_variables(seed=7):
     """Weights of a teacher that is `STAGES`."""
     return jax.jit(STAGES.init)(jax.random.key(seed), jnp.asarray(images()["inputs"]))
 
 
+@functools.cache
 def facts():
     """What methods may ask of a run beyond its two models."""
     norms = jkd.nets.stage_norms(STAGES, stages_variables()["params"])

@@ -16,6 +16,7 @@ from experiments.common.scale import Scale
 from jkd import data, io, losses, train
 from jkd.distiller import Batch, Distiller
 from jkd.model import Model, Variables
+from jkd.train import distributed
 from jkd.train import workdir as workdirs
 
 EVAL_ROWS = 500
@@ -26,17 +27,17 @@ class Setting(NamedTuple):
     """What all cells of a table have in common."""
 
     workdir: str
-    dataset: str
-    data_dir: str | None
-    num_train: int | None
-    batch_size: int
-    epochs: float
-    weight_decay: float
-    accumulate: int
-    scale: Scale
-    evaluations: int
-    max_nonfinite: int
-    progress: bool
+    dataset: str = "mnist1d"
+    data_dir: str | None = None
+    num_train: int | None = None
+    batch_size: int = 64
+    epochs: float = 48
+    weight_decay: float = 5e-4
+    accumulate: int = 1
+    scale: Scale = Scale()
+    evaluations: int = 16
+    max_nonfinite: int = 10
+    progress: bool = True
 
     def load(self) -> data.Splits:
         """The data set; the split of train and validation is the same for all seeds."""
@@ -277,6 +278,9 @@ def _keep(directory: Path, result: train.Result, variables: Variables, test: Any
     best = last_test if restored is None or restored[0] == max(steps) else test(restored[1])
     line = [past for past in result.history if "validation/accuracy" in past][-1]
     last = {**{k: v for k, v in line.items() if k != "step"}, **{f"test/{k}": v for k, v in last_test.items()}}
-    io.save_safetensors(directory / "student.safetensors", variables)
     kept = {"last": last, "best": best["accuracy"], "steps_per_second": result.steps_per_second}
-    workdirs.write_json(directory / _RESULT, kept)
+    weights = distributed.whole(variables)
+    if distributed.primary():
+        io.save_safetensors(directory / "student.safetensors", weights)
+        workdirs.write_json(directory / _RESULT, kept)
+    distributed.wait_for_all(str(directory))

@@ -1,6 +1,6 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
 from jkd.methods import classic, dot, supervised
-from jkd.methods.registry import METHODS, create
+from jkd.methods.registry import METHODS, add, create
 
-__all__ = ["METHODS", "classic", "create", "dot", "supervised"]
+__all__ = ["METHODS", "add", "classic", "create", "dot", "supervised"]

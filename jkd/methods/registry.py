@@ -15,6 +15,12 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 
 
+def add(name: str, distance: Callable[..., Any], *, distill_weight: float, task_weight: float = 1.0) -> None:
+    """Registers a distance of one's own as a method: what `jkd.methods.classic.add` says, and the name in `METHODS`."""
+    classic.add(name, distance, distill_weight=distill_weight, task_weight=task_weight)
+    METHODS[name] = classic.method(name)
+
+
 def create(name: str, **arguments: Any) -> Distiller:
     """Builds a method by its name; `arguments` are those of its function.
 

@@ -15,7 +15,7 @@ from jkd.methods.classic import parameter_free as free
 from jkd.methods.classic.memory import Contrast, Population
 from jkd.model import Model, Outputs
 
-__all__ = ["Population", "first_steps", "make", "method", "names"]
+__all__ = ["Population", "add", "first_steps", "make", "method", "names"]
 
 
 class Recipe(NamedTuple):
@@ -152,6 +152,19 @@ def make(
         accumulate=accumulate,
         weights=_phases(recipe.phase, first_steps),
     )
+
+
+def add(name: str, distance: Callable[..., Any], *, distill_weight: float, task_weight: float = 1.0) -> None:
+    """Adds a distance of one's own to the methods that `make` knows, for example from a notebook.
+
+    Args:
+      name: not one of `names()` yet, unless it is to be replaced.
+      distance: builds it from keyword-only hyper-parameters with defaults; what it returns is called as
+        `(student, teacher, batch)` and gives `[B]` or a scalar: a function, or a Linen module with parameters.
+      distill_weight: of the distance.
+      task_weight: of the cross-entropy.
+    """
+    _RECIPES[name] = Recipe(distance, distill_weight, task_weight)
 
 
 def method(name: str) -> Callable[..., Distiller]:
