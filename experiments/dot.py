@@ -26,7 +26,7 @@ from absl import flags
 from flax import linen as nn
 
 from experiments import common
-from jkd import data, io, optim
+from jkd import data, io, optim, train
 
 FLAGS = flags.FLAGS
 
@@ -100,6 +100,8 @@ def _write(
     student: str,
 ) -> None:
     """Results, picture and export."""
+    if not train.distributed.primary():
+        return
     workdir, splits = Path(bench.setting.workdir), bench.splits
     common.write_results(workdir, f"{splits.name}: {bench.teacher.name} → {student}", rows)
     common.plot_curves(workdir / "curves.png", cells, teacher_accuracy=bench.teacher.accuracy["validation"])

@@ -147,7 +147,7 @@ def _group(rest: str) -> int:
     counted = re.search(r"replica_groups=\[(\d+),(\d+)\]", rest)
     if counted:
         return int(counted[2])
-    meshed = re.search(r"replica_groups=mesh\[([^\]]*)\]\S*\s*\{([^}]*)\}", rest)
+    meshed = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))?\s*\{([^}]*)\}", rest)
     if meshed:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", meshed[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", meshed[2]))

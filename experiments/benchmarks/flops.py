@@ -49,15 +49,10 @@ def _equation(eqn: Any) -> int:
 
 
 def _convolution(eqn: Any) -> int:
-    """`2 · results · inputs of each`; where the input is dilated with zeros, only products with the rest are counted."""
+    """`2 · results · inputs of each`; products with the zeros that dilate the input are left out."""
     numbers = eqn.params["dimension_numbers"]
-    kernel = eqn.invars[1].aval.shape
-    window = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
-    zeros = math.prod(eqn.params["lhs_dilation"]) * math.prod(eqn.params["rhs_dilation"])
-    results = eqn.outvars[0].aval.size
-    if math.prod(eqn.params["rhs_dilation"]) > 1:  # the gradient of a strided kernel: its window is dilated
-        zeros = math.prod(eqn.params["lhs_dilation"])
-    return 2 * results * window // zeros
+    window = math.prod(eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec[1:])
+    return 2 * eqn.outvars[0].aval.size * window // math.prod(eqn.params["lhs_dilation"])
 
 
 def _jaxprs(value: Any) -> list[core.Jaxpr]:

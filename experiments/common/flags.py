@@ -7,6 +7,7 @@ from absl import flags
 
 from experiments.common.cells import Setting
 from experiments.common.scale import define_scale_flags, scale_from_flags
+from jkd.train import distributed
 
 FLAGS = flags.FLAGS
 
@@ -82,6 +83,7 @@ def width_from_flags(role: str) -> int | None:
 def setting_from_flags() -> Setting:
     """The setting that the flags describe; `--smoke` shrinks it."""
     check_flags()
+    scale = scale_from_flags()
     smoke = FLAGS.smoke
     return Setting(
         workdir=FLAGS.workdir,
@@ -92,8 +94,8 @@ def setting_from_flags() -> Setting:
         epochs=min(FLAGS.epochs, 2) if smoke else FLAGS.epochs,
         weight_decay=FLAGS.weight_decay,
         accumulate=FLAGS.accumulate,
-        scale=scale_from_flags(),
+        scale=scale,
         evaluations=min(FLAGS.evaluations, 2) if smoke else FLAGS.evaluations,
         max_nonfinite=FLAGS.max_nonfinite,
-        progress=FLAGS.progress,
+        progress=FLAGS.progress and distributed.primary(),
     )

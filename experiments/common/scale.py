@@ -1,5 +1,7 @@
 """How a run is spread over devices and processes, and in which precision: flags and what they mean."""
 
+import os
+import sys
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from flax import linen as nn
 import jkd
 from jkd import methods, teachers, train
 from jkd.model import Model, Variables
+from jkd.train import distributed
 
 FLAGS = flags.FLAGS
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
@@ -90,14 +93,22 @@ def define_scale_flags() -> None:
     flags.DEFINE_enum("teacher_dtype", "float32", list(_DTYPES), "Of the frozen teacher's matrices and layers.")
     flags.DEFINE_bool("remat", False, "Save matrix products and convolutions only; compute the rest again.")
     flags.DEFINE_integer("steps_per_call", 1, "Steps a dispatch, for small networks on accelerators.", 1)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; not needed on Cloud TPU and SLURM.")
+    flags.DEFINE_integer("num_processes", None, "Number of processes of this run.", 1)
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
+    flags.DEFINE_integer("coordinator_timeout", 300, "Seconds to wait for the other processes.", 1)
 
 
 def scale_from_flags() -> Scale:
-    """What the flags describe.
+    """What the flags describe; joins the other processes of the run first, if there are any.
 
     Raises:
       ValueError: for flags that contradict each other, or a mesh that does not fit the devices.
+      jkd.train.distributed.Unreachable: if the other processes are not there in time.
     """
+    distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, timeout=FLAGS.coordinator_timeout)
+    if not distributed.primary():
+        sys.stdout = open(os.devnull, "w")  # all processes know the same, one says it
     if FLAGS.gather and FLAGS.parallel != "pmap":
         raise ValueError("--gather belongs to --parallel=pmap; under jit losses see the global batch anyway.")
     if FLAGS.sync_batch_norm and FLAGS.parallel != "pmap":

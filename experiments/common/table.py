@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.common.cells import Cell, Teacher
+from jkd.train import distributed
 from jkd.train import workdir as workdirs
 
 RULE = (
@@ -76,7 +77,9 @@ def print_table(title: str, rows: Sequence[Row]) -> None:
 
 
 def write_results(workdir: str | Path, title: str, rows: Sequence[Row], **more: Any) -> None:
-    """Writes `results.json` and `results.md` into a work directory."""
+    """Writes `results.json` and `results.md` into a work directory, if this is the process that writes."""
+    if not distributed.primary():
+        return
     directory = Path(workdir)
     summary = {}
     for row in rows:

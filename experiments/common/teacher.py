@@ -11,6 +11,7 @@ import jkd
 from experiments.common.cells import EVAL_ROWS, Setting, Teacher, describe, step_schedule
 from jkd import data, io, methods, teachers, train
 from jkd.model import Variables
+from jkd.train import distributed
 from jkd.train import workdir as workdirs
 
 
@@ -111,4 +112,4 @@ def _trained(
         name=f"teacher {name}",
         progress=setting.progress,
     )
-    return distiller.student(result.state), identity
+    return distributed.whole(distiller.student(result.state)), identity

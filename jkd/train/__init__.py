@@ -1,5 +1,6 @@
 """The only training loop in the house, and what it stands on."""
 
+from jkd.train import distributed
 from jkd.train.checkpoint import Checkpoints, Damaged
 from jkd.train.determinism import deterministic
 from jkd.train.evaluate import Source, classification, evaluator
@@ -22,6 +23,7 @@ __all__ = [
     "Source",
     "classification",
     "deterministic",
+    "distributed",
     "evaluator",
     "fit",
     "jit_placement",

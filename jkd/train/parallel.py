@@ -1,5 +1,6 @@
 """Where states and batches live: `jit` over a named mesh, or `pmap`."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -201,7 +202,20 @@ def _cast(tree: Any, dtype: Any) -> Any:
 
 def _put(tree: Any, placed: Any) -> Any:
     """Puts what is not in its place there; with several processes all must hold the same values."""
-    return jax.tree.map(lambda x, s: x if getattr(x, "sharding", None) == s else jax.device_put(x, s), tree, placed)
+    return jax.tree.map(lambda x, s: x if getattr(x, "sharding", None) == s else _spread(x, s), tree, placed)
+
+
+def _spread(x: Any, place: NamedSharding) -> jax.Array:
+    """One array to where it belongs, on the devices of all processes."""
+    if jax.process_count() == 1:
+        return jax.device_put(x, place)
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.jit(lambda y: y, out_shardings=place)(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(x))
+        return jax.jit(wrap, out_shardings=place)(np.asarray(jax.random.key_data(x)))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, place, lambda index: host[index])
 
 
 def _shard_of_process(split: NamedSharding, count: int) -> tuple[int, int]:
