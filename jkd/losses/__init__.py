@@ -18,9 +18,17 @@ from jkd.losses.fused_skewed import fused_linear_skewed_forward_kl, fused_linear
 from jkd.losses.fused_topk import fused_linear_sparse_forward_kl, fused_linear_topk_divergence
 from jkd.losses.information import variational_information
 from jkd.losses.language import adaptive_kl, skewed_forward_kl, skewed_reverse_kl, taid, total_variation
-from jkd.losses.logits import dist, hinton_kd, logit_standardized_kl
+from jkd.losses.logits import dist, hinton_kd, logit_standardized_cross_entropy, logit_standardized_kl
+from jkd.losses.multilabel import (
+    binary_cross_entropy,
+    binary_kl_divergence,
+    class_aware_embedding,
+    instance_aware_embedding,
+    partial_softmax_kl,
+)
 from jkd.losses.policy import clipped_policy_gradient, clipped_surrogate, sampled_reverse_kl
 from jkd.losses.ranking import sparse_hinge_ranking, sparse_logistic_ranking
+from jkd.losses.ranking_likelihood import list_mle, plackett_luce
 from jkd.losses.relations import (
     correlation_congruence,
     probabilistic_transfer,
@@ -38,6 +46,9 @@ __all__ = [
     "activation_boundary",
     "adaptive_kl",
     "attention_transfer",
+    "binary_cross_entropy",
+    "binary_kl_divergence",
+    "class_aware_embedding",
     "clipped_policy_gradient",
     "clipped_surrogate",
     "correlation_congruence",
@@ -61,12 +72,17 @@ __all__ = [
     "hinton_kd",
     "hybrid_uld",
     "info_nce",
+    "instance_aware_embedding",
     "jeffreys",
     "kdsvd",
     "kl_divergence",
+    "list_mle",
+    "logit_standardized_cross_entropy",
     "logit_standardized_kl",
     "neuron_selectivity",
     "overhaul",
+    "partial_softmax_kl",
+    "plackett_luce",
     "probabilistic_transfer",
     "reverse_kl",
     "rkd",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jkd import _check
-from jkd.losses.classification import cross_entropy
+from jkd.losses.classification import cross_entropy, soft_cross_entropy
 from jkd.losses.divergences import kl_divergence
 from jkd.ops import _safe, masked_mean, pearson, standardize_logits
 from jkd.ops._log_softmax import log_softmax
@@ -108,6 +108,43 @@ def logit_standardized_kl(
     student = standardize_logits(student, eps=eps, where=where)
     teacher = standardize_logits(teacher, eps=eps, where=where)
     return kl_divergence(student, teacher, temperature=temperature, where=where)
+
+
+def logit_standardized_cross_entropy(
+    student_logits: jax.Array, targets: jax.Array, *, eps: float = 1e-7, where: jax.Array | None = None
+) -> jax.Array:
+    """`soft_cross_entropy` of standardised logits: for mixed labels, whose range the logits need not reach.
+
+    `-sum_c targets_c log softmax(n(z))_c`, `n(z) = (z - mean z) / (eps + std z)`. The gradient flows through mean and
+    deviation; the student is deployed without the standardisation.
+
+    Args:
+        student_logits: `[..., C]`, floating. A class at -inf takes no part.
+        targets: `[..., C]`, floating, probabilities; no gradient passes.
+        eps: added to the deviation, at least 0. With 0, a row of equal logits passes no gradient; with 1e-7, a very
+            large one.
+        where: bool whose axes are the leading axes of the logits, each of full size or 1: `[...]` masks rows (0),
+            `[..., C]` or `[1, C]` masks classes.
+
+    Returns:
+        `[...]`, float32 or float64. Infinite where a target is positive on a class at -inf that is not masked.
+
+    Raises:
+        TypeError: Logits or targets that are not floating, `where` that is not bool.
+        ValueError: Shapes that do not fit, a negative `eps`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> loss = logit_standardized_cross_entropy(jnp.array([[100.0, 200.0, 300.0]]), jnp.array([[0.0, 0.5, 0.5]]))
+        >>> print(f"{loss[0]:.4f}")
+        0.9076
+
+    Reference:
+        Hongjun Choi, Eun Som Jeon, Ankita Shukla and Pavan Turaga, "Understanding the Role of Mixup in Knowledge
+        Distillation: An Empirical Study", WACV 2023, https://arxiv.org/abs/2211.03946 (with `eps` 0 the official code)
+    """
+    (student,) = floats(student_logits=student_logits)
+    return soft_cross_entropy(standardize_logits(student, eps=eps, where=where), targets, where=where)
 
 
 def dist(

@@ -1,6 +1,13 @@
 """Pure maths that is no loss."""
 
 from jkd.ops.distances import pairwise_distances
+from jkd.ops.labels import (
+    calibrate_soft_labels,
+    class_mean_probabilities,
+    marginalize_joint_logits,
+    teacher_ranking,
+    top_k_per_class,
+)
 from jkd.ops.logits import entropy, soft_cap, standardize_logits
 from jkd.ops.margins import overhaul_margin
 from jkd.ops.pooling import adaptive_avg_pool
@@ -10,8 +17,11 @@ from jkd.ops.sampling import sample_teacher_targets
 
 __all__ = [
     "adaptive_avg_pool",
+    "calibrate_soft_labels",
+    "class_mean_probabilities",
     "entropy",
     "length_normalized_returns",
+    "marginalize_joint_logits",
     "masked_mean",
     "overhaul_margin",
     "pairwise_distances",
@@ -19,4 +29,6 @@ __all__ = [
     "sample_teacher_targets",
     "soft_cap",
     "standardize_logits",
+    "teacher_ranking",
+    "top_k_per_class",
 ]

@@ -26,6 +26,7 @@ NOT_ZERO_AT_EQUALITY = {
     "activation_boundary": "an entry within the margin is pushed away from 0",
     "variational_information": "a log-likelihood of a density",
     "crd": "a contrast with a memory",
+    "plackett_luce": "a likelihood",
     "sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
     "fused_linear_sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
     "sparse_hinge_ranking": "the teacher is given by a few probabilities, not by logits",
@@ -127,6 +128,22 @@ def three_log_probs(rng, sizes, fill):
     return log_probs[:, : min(3, max(sizes.C - 1, 1))].astype(np.float32)
 
 
+def several_labels(rng, sizes, fill):
+    """0 or 1 for each class; the first two classes, and the first two rows, have at least two ones."""
+    marks = rng.integers(2, size=(sizes.B, sizes.C))
+    marks[:2, :2] = 1
+    return marks.astype(np.int32)
+
+
+def ranking(rng, sizes, fill):
+    """An order of the classes for each row; the last class comes last."""
+    orders = [np.append(rng.permutation(sizes.C - 1), sizes.C - 1) for _ in range(sizes.B)]
+    return np.stack(orders).astype(np.int32)
+
+
+several_labels.batched = ranking.batched = True
+
+
 def matched(first):
     """A maker of up to three different classes, the same for all rows."""
 
@@ -175,8 +192,21 @@ MAKERS: dict[str, Callable] = {
     "log_probs": floats("B", "C", then=lambda x: -np.abs(x) / 4),
     "old_log_probs": floats("B", "C", then=lambda x: -np.abs(x) / 4),
     "advantages": floats("B", "C"),
+    "ranking": ranking,
     "teacher_ids": three_ids,
     "teacher_log_probs": three_log_probs,
+}
+# A name that means something else in these losses.
+OWN_MAKERS: dict[str, dict[str, Callable]] = {
+    **{name: {"labels": several_labels} for name in ("binary_cross_entropy", "partial_softmax_kl")},
+    **{
+        name: {
+            "labels": several_labels,
+            "student_embeddings": floats("B", "C", "E"),
+            "teacher_embeddings": floats("B", "C", "D"),
+        }
+        for name in ("class_aware_embedding", "instance_aware_embedding")
+    },
 }
 CONSTANT = ("teacher_", "targets", "margin", "student_memory", "old_log_probs", "advantages")
 
@@ -204,8 +234,12 @@ class Case:
     def make(self, fill="random", dtype=jnp.float32, *, sizes=None, seed=0):
         """Inputs by argument name, floating ones of `dtype`; the same numbers for all types that can hold them."""
         rng = np.random.default_rng(seed)
-        raw = {name: MAKERS[name](rng, sizes or Sizes(), FILLS[fill]) for name in self.arguments}
+        raw = {name: self.maker(name)(rng, sizes or Sizes(), FILLS[fill]) for name in self.arguments}
         return cast(raw, dtype)
+
+    def maker(self, name):
+        """What makes an argument."""
+        return OWN_MAKERS.get(self.name, MAKERS).get(name, MAKERS[name])
 
     def call(self, inputs, where=None, **keywords):
         """The loss itself, of what else the function returns."""
@@ -239,7 +273,9 @@ class Case:
 
     def rows(self, inputs, change):
         """`inputs` with `change` applied to every array that has one row for each example."""
-        return {name: jax.tree.map(change, value) if MAKERS[name].batched else value for name, value in inputs.items()}
+        return {
+            name: jax.tree.map(change, value) if self.maker(name).batched else value for name, value in inputs.items()
+        }
 
 
 def cast(inputs, dtype):

@@ -220,7 +220,7 @@ LOGITS = ("student_logits", "teacher_logits")
 def with_class(loss, inputs, value):
     """A fifth class of a given value instead of the one that is there; labels among the first four."""
     changed = {name: inputs[name].at[:, 4].set(value) for name in LOGITS if name in inputs}
-    if "labels" in inputs:
+    if "labels" in inputs and inputs["labels"].ndim == 1:
         changed["labels"] = jnp.arange(4, dtype=jnp.int32)
     if "tokens" in inputs:
         changed["tokens"] = jnp.arange(4, dtype=jnp.int32)
