@@ -98,6 +98,7 @@ def topology_devices(topology: str) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except ImportError as error:
@@ -147,8 +148,10 @@ def by_kind(found: Sequence[Collective]) -> list[dict[str, Any]]:
     """Collectives summed by kind, direction and owner; bytes are those of a step on each chip."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for one in found:
-        owner = "teacher" if one.teacher else "student, loss and optimiser"
-        where = f"{'backward' if one.backward else 'forward and update'}, {owner}"
+        owner = "teacher" if one.teacher else "student, loss, optimiser"
+        where = (
+            f"{'backward' if one.backward else 'forward, update'}: {owner}" if one.source else "added by the compiler"
+        )
         row = rows.setdefault((one.kind, where), {"operations": 0, "runs": 0, "payload": 0, "sent": 0.0})
         row["operations"] += 1
         row["runs"] += one.times

@@ -77,7 +77,6 @@ __all__ = [
     "convnet1d",
     "create",
     "decoder_rules",
-    "decoder_rules",
     "empty_cache",
     "llama2_7b",
     "mlp",

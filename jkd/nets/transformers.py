@@ -212,7 +212,7 @@ class Decoder(nn.Module):
         known = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, cache.length, axis=1)
         place = jnp.arange(cache.mask.shape[1])
         own = cache.length + jnp.arange(tokens.shape[1])
-        before = jnp.where(place[None] < cache.length, cache.mask, False).sum(axis=1, keepdims=True, dtype=jnp.int32)
+        before = cache.mask.sum(axis=1, keepdims=True, dtype=jnp.int32)
         positions = jnp.maximum(before + mask.astype(jnp.int32).cumsum(axis=1) - 1, 0)
         visible = (place[None, :] <= own[:, None])[None, None] & known[:, None, None, :]
         x = self.embed(tokens)
