@@ -13,7 +13,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,18 +52,38 @@ class Row(NamedTuple):
     failures: list[str]
 
 
+How = spread_runs.Way | tuple[spread_runs.Way, ...]
+"""How a run is spread, or on what it goes on after what."""
+
 Outcomes = Iterator[tuple[int, str | None]]
 """Of some trials at once: how many, and what was wrong with them, or None."""
 
 
-def run(workdir: str, *, kills: int, seed: int, ways: int = len(spread_runs.WAYS), progress: bool = True) -> list[Row]:
+class Trials(NamedTuple):
+    """How much is tried.
+
+    Attributes:
+      kills: how many times a run is broken.
+      stops: how many times a run is stopped by signals.
+      damages: in how many ways each file of a checkpoint is damaged.
+      ways: in how many ways a run is spread over devices.
+      moves: how many runs go on with other devices.
+    """
+
+    kills: int
+    stops: int
+    damages: int = len(damage.KINDS)
+    ways: int = len(spread_runs.WAYS)
+    moves: int = len(spread_runs.MOVES)
+
+
+def run(workdir: str, trials: Trials, *, seed: int, progress: bool = True) -> list[Row]:
     """Tries the promises; writes `results.json`.
 
     Args:
       workdir: emptied first, if it holds earlier trials.
-      kills: how many times a run is broken.
+      trials: how many.
       seed: of what breaks when.
-      ways: how many of the ways to spread a run are tried.
       progress: whether to draw a bar.
 
     Returns:
@@ -74,24 +94,28 @@ def run(workdir: str, *, kills: int, seed: int, ways: int = len(spread_runs.WAYS
     """
     directory = _emptied(Path(workdir))
     rng = random.Random(seed)  # noqa: S311 (nothing secret is drawn)
-    stops = max(3, kills // 5)
-    promises: list[tuple[str, int, Callable[[], Outcomes]]] = [
-        ("a broken run ends as the unbroken one, to the bit", kills, lambda: _resume(directory / "resume", kills, rng)),
-        ("a damaged checkpoint is passed over", 1, lambda: _damage(directory / "damage", rng)),
-        ("a signal stops a run gracefully, two at once", stops, lambda: _stops(directory / "stop", stops, rng)),
+    hows: list[How] = [*spread_runs.WAYS[: trials.ways], *spread_runs.MOVES[: trials.moves]]
+    promises: list[tuple[str, int, Outcomes]] = [
         (
-            "devices, jit, pmap, micro-batches: the same to 1e-6",
-            ways + len(spread_runs.MOVES),
-            lambda: _spread(directory / "spread", ways),
+            "a broken run ends as the unbroken one, to the bit",
+            trials.kills,
+            _resume(directory / "resume", trials.kills, rng),
         ),
+        ("a damaged checkpoint is passed over", 1, _damage(directory / "damage", trials.damages, rng)),
+        (
+            "a signal stops a run gracefully, two at once",
+            trials.stops,
+            _stops(directory / "stop", trials.stops, rng),
+        ),
+        ("devices, jit, pmap, micro-batches: the same to 1e-6", len(hows), _spread(directory / "spread", hows)),
     ]
     rows = []
     columns = TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, disable=not progress) as bar:
-        for promise, total, trials in promises:
+        for promise, total, outcomes in promises:
             task = bar.add_task(promise, total=total)
             count, held, failures = 0, 0, []
-            for number, wrong in trials():
+            for number, wrong in outcomes:
                 count, held = count + number, held + (number if wrong is None else 0)
                 failures += [wrong] if wrong is not None else []
                 bar.update(task, completed=count, total=max(count, total))
@@ -119,11 +143,11 @@ def _resume(directory: Path, kills: int, rng: random.Random) -> Outcomes:
         yield len(chain), f"{workdir}: {', '.join(differing)}" if differing else None
 
 
-def _damage(directory: Path, rng: random.Random) -> Outcomes:
-    """Every file of a newest checkpoint, damaged in every way; and all of them at once."""
+def _damage(directory: Path, kinds: int, rng: random.Random) -> Outcomes:
+    """Every file of a newest checkpoint, damaged in several ways; and all of them at once."""
     directory.mkdir()
     path = directory / "report.json"
-    code = broken_runs.start(damage.report, str(path), rng.randrange(2**32), log=directory / "damage.log")
+    code = broken_runs.start(damage.report, str(path), kinds, rng.randrange(2**32), log=directory / "damage.log")
     if code != 0:
         yield 1, f"exit code {code}; see {directory / 'damage.log'}"
         return
@@ -138,10 +162,10 @@ def _stops(directory: Path, count: int, rng: random.Random) -> Outcomes:
         yield 1, broken_runs.stop(directory / str(number), how, steps=10_000)
 
 
-def _spread(directory: Path, count: int) -> Outcomes:
+def _spread(directory: Path, hows: Sequence[How]) -> Outcomes:
     """One run spread in several ways, and moved from one to another."""
     directory.mkdir()
-    for number, way in enumerate([*spread_runs.WAYS[:count], *spread_runs.MOVES]):
+    for number, way in enumerate(hows):
         path, reference = directory / f"{number}.json", directory / "reference.npz"
         broken_runs.start(spread_runs.report, str(path), way, str(reference), log=directory / f"{number}.log")
         found = spread_runs.read_report(path)
@@ -178,13 +202,11 @@ def main() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # killed children leave semaphores
-    rows = run(
-        FLAGS.workdir,
-        kills=min(FLAGS.kills, 3) if FLAGS.smoke else FLAGS.kills,
-        seed=random.SystemRandom().randrange(2**32) if FLAGS.seed is None else FLAGS.seed,
-        ways=2 if FLAGS.smoke else len(spread_runs.WAYS),
-        progress=FLAGS.progress,
-    )
+    trials = Trials(FLAGS.kills, max(3, FLAGS.kills // 5))
+    if FLAGS.smoke:
+        trials = Trials(min(FLAGS.kills, 2), 1, 1, 1, 1)
+    seed = random.SystemRandom().randrange(2**32) if FLAGS.seed is None else FLAGS.seed
+    rows = run(FLAGS.workdir, trials, seed=seed, progress=FLAGS.progress)
     broken_promises = [row.promise for row in rows if row.held < row.trials]
     if broken_promises:
         raise ValueError(f"not held: {'; '.join(broken_promises)}. See results.json in --workdir={FLAGS.workdir}.")

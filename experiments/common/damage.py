@@ -92,19 +92,20 @@ def newest_files(directory: Path) -> list[Path]:
     return sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file() and p.stat().st_size)
 
 
-def trials(directory: Path, rng: random.Random) -> Iterator[Trial]:
+def trials(directory: Path, rng: random.Random, *, kinds: int = len(KINDS)) -> Iterator[Trial]:
     """Damages each file of the newest step in each way, on copies.
 
     Args:
       directory: empty; copies are made beside the original below it.
       rng: of the damage.
+      kinds: how many of `KINDS`, from the first.
 
     Yields:
       One trial for each file and kind.
     """
     save(directory / "whole")
     for file in newest_files(directory / "whole"):
-        for kind in KINDS:
+        for kind in KINDS[:kinds]:
             copy = directory / "copy"
             shutil.copytree(directory / "whole", copy)
             kind(copy / "steps" / str(LAST) / file, rng)
@@ -121,11 +122,11 @@ def refuses(directory: Path, rng: random.Random) -> bool:
     return all(_restored(directory)[0] is None for _ in range(2))
 
 
-def report(path: str, seed: int) -> None:
+def report(path: str, kinds: int, seed: int) -> None:
     """For a child process: writes `[what was damaged, whether the promise held]` of every trial."""
     directory, rng = Path(path).with_suffix(""), random.Random(seed)  # noqa: S311 (nothing secret is drawn)
     directory.mkdir()
-    found = [[f"{trial.kind} {trial.file}: {trial}", trial.held] for trial in trials(directory, rng)]
+    found = [[f"{trial.kind} {trial.file}: {trial}", trial.held] for trial in trials(directory, rng, kinds=kinds)]
     workdirs.write_json(Path(path), [*found, ["all of them", refuses(directory / "all", rng)]])
 
 

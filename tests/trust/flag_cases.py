@@ -1,4 +1,4 @@
-"""What commands say to flags, found in a process of their own: each experiment defines its flags anew."""
+"""What commands say, found in processes of their own: each experiment defines its flags anew."""
 
 import importlib
 import json
@@ -42,3 +42,17 @@ def _answer(experiment, arguments):
     finally:
         flagsaver.restore_flag_values(saved)
     return "accepted"
+
+
+def write_failed_soak(path):
+    """What `experiments.trust` ends with when one promise is not held."""
+    trust = importlib.import_module("experiments.trust")
+    FLAGS(["command"])
+    trust.run = lambda *arguments, **keywords: [
+        trust.Row("two and two are four", 3, 3, []),
+        trust.Row("the moon is made of cheese", 2, 1, ["it is not"]),
+    ]
+    try:
+        trust.main()
+    except ValueError as error:
+        Path(path).write_text(str(error))
