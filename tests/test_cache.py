@@ -224,20 +224,21 @@ def test_a_write_that_fails_leaves_no_shard(tmp_path):
 def test_a_changed_record_is_found(copied):
     """The seal begins with the header's: a byte that differs, or a record of another teacher, does not fit."""
     header = layout.read_header(copied)
-    record = layout.encode_record(header, 7, 3, {f.name: np.ones(f.shape, f.dtype) for f in header.fields})
-    layout.decode_record(header, record, 7, 3, "here")
-    for place in (0, 20, len(record) - 1):
-        changed = bytearray(record)
-        changed[place] ^= 1
+    values = {f.name: np.ones((1, *f.shape), f.dtype) for f in header.fields}
+    (record,) = layout.encode_records(header, np.array([7]), 3, values)
+
+    def decode(raw, example=7, header=header):
+        return layout.decode_records(header, [raw], np.array([example]), np.array([3]), ["here"])
+
+    np.testing.assert_array_equal(decode(record)["logits"], np.ones((1, 3), np.float16))
+    changes = [bytes(b ^ (i == place) for i, b in enumerate(record)) for place in (0, 20, len(record) - 1)]
+    for changed in (*changes, b"", record[:-1]):
         with pytest.raises(jkd.cache.DamagedCache, match="here does not fit its checksum"):
-            layout.decode_record(header, bytes(changed), 7, 3, "here")
+            decode(changed)
+    with pytest.raises(jkd.cache.DamagedCache, match=r"here holds .*\(7, 3\) where \(8, 3\) should be"):
+        decode(record, example=8)
     with pytest.raises(jkd.cache.DamagedCache, match="checksum"):
-        layout.decode_record(header, b"", 7, 3, "here")
-    with pytest.raises(jkd.cache.DamagedCache, match=r"\(7, 3\) where \(8, 3\) should be"):
-        layout.decode_record(header, record, 8, 3, "here")
-    other = layout.Header(**{**vars(header), "teacher": "0" * 64})
-    with pytest.raises(jkd.cache.DamagedCache, match="checksum"):
-        layout.decode_record(other, record, 7, 3, "here")
+        decode(record, header=layout.Header(**{**vars(header), "teacher": "0" * 64}))
 
 
 def test_damaged_shards_are_named(copied):

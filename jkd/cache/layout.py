@@ -14,14 +14,14 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 VERSION = 1
-_KEY, _SEAL = struct.Struct("<qq"), struct.Struct("<I")
+_SEAL = struct.Struct("<I")
 
 
 class CacheMismatch(ValueError):
@@ -38,10 +38,6 @@ class Field(NamedTuple):
     name: str
     dtype: str
     shape: tuple[int, ...]
-
-    def bytes(self) -> int:
-        """Its length in a record."""
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +75,11 @@ class Header:
     def seal(self) -> int:
         """CRC-32 that those of the records begin with."""
         return zlib.crc32(self.encode())
+
+    def record_type(self) -> np.dtype:
+        """A record as a packed structure, little-endian."""
+        fields = [(f.name, np.dtype(f.dtype).newbyteorder("<"), f.shape) for f in self.fields]
+        return np.dtype([("id", "<i8"), ("seed", "<i8"), *fields, ("seal", "<u4")])
 
     def shards(self) -> list[tuple[int, int]]:
         """(seed, first example) of every shard."""
@@ -148,35 +149,39 @@ def require_same(folder: Path, header: Header, expected: Mapping[str, Any]) -> N
         )
 
 
-def encode_record(header: Header, example: int, seed: int, values: Mapping[str, np.ndarray]) -> bytes:
-    """A record of one example."""
-    body = [_KEY.pack(example, seed)]
+def encode_records(header: Header, ids: np.ndarray, seed: int, values: Mapping[str, np.ndarray]) -> list[bytes]:
+    """Records of examples, from arrays with one row for each."""
+    kind = header.record_type()
+    records = np.zeros(len(ids), kind)
+    records["id"], records["seed"] = ids, seed
     for field in header.fields:
         array = np.asarray(values[field.name])
-        if array.dtype != field.dtype or array.shape != field.shape:
+        if array.dtype != field.dtype or array.shape != (len(ids), *field.shape):
             raise ValueError(f"{field.name} is {array.dtype}{list(array.shape)}; the header says {field}.")
-        body.append(array.astype(np.dtype(field.dtype).newbyteorder("<")).tobytes())
-    content = b"".join(body)
-    return content + _SEAL.pack(zlib.crc32(content, header.seal))
+        records[field.name] = array
+    raw, size, seal = records.tobytes(), kind.itemsize, header.seal
+    contents = (raw[start : start + size - _SEAL.size] for start in range(0, len(raw), size))
+    return [content + _SEAL.pack(zlib.crc32(content, seal)) for content in contents]
 
 
-def decode_record(header: Header, record: bytes, example: int, seed: int, where: str) -> dict[str, np.ndarray]:
-    """The arrays of a record, which must be the one that is looked for."""
-    content, seal = record[: -_SEAL.size], record[-_SEAL.size :]
-    if len(content) < _KEY.size or seal != _SEAL.pack(zlib.crc32(content, header.seal)):
-        raise DamagedCache(f"{where} does not fit its checksum. Delete that shard and run jkd.cache.write again.")
-    if _KEY.unpack(content[: _KEY.size]) != (example, seed):
+def decode_records(
+    header: Header, raw: Sequence[bytes], ids: np.ndarray, seeds: np.ndarray, places: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Arrays with one row for each record; records must be those that are looked for. `places` name them in errors."""
+    kind, seal = header.record_type(), header.seal
+    for record, place in zip(raw, places, strict=True):
+        content = record[: -_SEAL.size]
+        if len(record) != kind.itemsize or record[-_SEAL.size :] != _SEAL.pack(zlib.crc32(content, seal)):
+            raise DamagedCache(f"{place} does not fit its checksum. Delete that shard and run jkd.cache.write again.")
+    records = np.frombuffer(b"".join(raw), kind)
+    other = np.flatnonzero((records["id"] != ids) | (records["seed"] != seeds))
+    if len(other):
+        row = other[0]
         raise DamagedCache(
-            f"{where} holds (example, seed) {_KEY.unpack(content[: _KEY.size])} where {(example, seed)} should be. "
-            "Delete that shard and run jkd.cache.write again."
+            f"{places[row]} holds (example, seed) {(int(records['id'][row]), int(records['seed'][row]))} where "
+            f"{(int(ids[row]), int(seeds[row]))} should be. Delete that shard and run jkd.cache.write again."
         )
-    values, place = {}, _KEY.size
-    for field in header.fields:
-        end = place + field.bytes()
-        array = np.frombuffer(content[place:end], np.dtype(field.dtype).newbyteorder("<"))
-        values[field.name] = array.astype(field.dtype).reshape(field.shape)
-        place = end
-    return values
+    return {field.name: np.ascontiguousarray(records[field.name], field.dtype) for field in header.fields}
 
 
 def shard_path(folder: Path, seed: int, first: int) -> Path:

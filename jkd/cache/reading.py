@@ -153,9 +153,7 @@ class TeacherCache:
           DamagedCache: for a record that does not fit its checksum.
         """
         ids, seeds = np.asarray(ids, np.int64), np.asarray(seeds, np.int64)
-        places = self._places(ids, seeds)
-        records = self._records(places, ids, seeds)
-        values = {name: np.stack([record[name] for record in records]) for name in records[0]}
+        values = self._values(self._places(ids, seeds), ids, seeds)
         if labels is not None and "label" in values and not np.array_equal(values["label"], np.asarray(labels)):
             row = int(np.argwhere(values["label"] != np.asarray(labels))[0, 0])
             raise CacheMismatch(
@@ -197,18 +195,17 @@ class TeacherCache:
             )
         return self._order[found]
 
-    def _records(self, places: np.ndarray, ids: np.ndarray, seeds: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """The records in order, read shard by shard and verified."""
-        records: list[Any] = [None] * len(ids)
+    def _values(self, places: np.ndarray, ids: np.ndarray, seeds: np.ndarray) -> dict[str, np.ndarray]:
+        """Every field with a row for each example, read shard by shard and verified."""
+        raw, names = [b""] * len(ids), [""] * len(ids)
         firsts = places - places % self.header.shard_size
         for shard in sorted(set(zip(seeds.tolist(), firsts.tolist(), strict=True))):
-            rows = np.flatnonzero((seeds == shard[0]) & (firsts == shard[1]))
+            rows = np.flatnonzero((seeds == shard[0]) & (firsts == shard[1])).tolist()
             within = (places[rows] - shard[1]).tolist()
-            name = layout.shard_path(self.folder, *shard).name
-            for row, place, raw in zip(rows.tolist(), within, self._read(shard, within), strict=True):
-                where = f"record {place} of {self.folder / name}"
-                records[row] = layout.decode_record(self.header, raw, int(ids[row]), int(seeds[row]), where)
-        return records
+            path = layout.shard_path(self.folder, *shard)
+            for row, place, record in zip(rows, within, self._read(shard, within), strict=True):
+                raw[row], names[row] = record, f"record {place} of {path}"
+        return layout.decode_records(self.header, raw, ids, seeds, names)
 
     def _read(self, shard: tuple[int, int], places: list[int]) -> list[bytes]:
         """Raw records; readers are kept open, and used by one thread at a time."""

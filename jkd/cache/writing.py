@@ -155,9 +155,8 @@ def _write_shard(
             answers = jax.device_get(ask(variables, batch))
             ids.append(np.asarray(batch["id"], np.int64)[: len(part)])
             values = {field.name: _stored(field, answers[field.name], ids[-1]) for field in header.fields}
-            for row, example in enumerate(ids[-1].tolist()):
-                record = {name: array[row] for name, array in values.items()}
-                writer.write(layout.encode_record(header, example, seed, record))
+            for record in layout.encode_records(header, ids[-1], seed, values):
+                writer.write(record)
         writer.close()
         with temporary_ids.open("wb") as file:
             np.save(file, np.concatenate(ids))
