@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import jkd
 from jkd.cache import layout
@@ -124,6 +125,26 @@ def test_half_precision_keeps_the_mass_of_the_rest(tmp_path):
     rest = 1 - np.exp(np.asarray(found.log_probs, np.float64)).sum(-1)
     np.testing.assert_allclose(rest, exact[:, 0], atol=3e-7)
     assert rest.max() > 1e-3
+
+
+def test_a_language_model_by_its_likeliest_tokens(tmp_path):
+    """Logits for every position: what was stored gives the loss of the live teacher over its top tokens."""
+    rng = np.random.default_rng(0)
+    inputs, tokens = rng.normal(size=(5, 4, 6)).astype(np.float32), rng.integers(11, size=(5, 4))
+    texts = jkd.data.ArrayExamples({"inputs": inputs, "label": tokens})
+    model = jkd.from_linen(nn.Dense(11))
+    variables = model.init(jax.random.key(0), jnp.asarray(inputs))
+    jkd.cache.write(tmp_path, model, variables, texts, k=3, temperature=2.0, dtype="float32")
+    rows = np.array([4, 1])
+    found = jkd.cache.open(tmp_path).lookup(rows, np.zeros(2), tokens[rows]).logits
+    student = jnp.asarray(rng.normal(size=(2, 4, 11)).astype(np.float32))
+    options = {"tail": "bucket", "temperature": 2.0}
+    stored = jkd.losses.sparse_forward_kl(student, *map(jnp.asarray, found), teacher_temperature=2.0, **options)
+    teacher = model.apply(variables, inputs[rows], train=False)[0].logits
+    live = jkd.losses.topk_divergence(student, teacher, k=3, beta=0.0, support="teacher", **options)
+    np.testing.assert_allclose(stored, live, rtol=1e-5, atol=1e-6)
+    with pytest.raises(jkd.cache.CacheMismatch, match=r"labels of shape \[4\] there, \[3\] here"):
+        jkd.cache.open(tmp_path).lookup(rows, np.zeros(2), tokens[rows, :3])
 
 
 def test_features_are_kept(tmp_path):

@@ -154,12 +154,8 @@ class TeacherCache:
         """
         ids, seeds = np.asarray(ids, np.int64), np.asarray(seeds, np.int64)
         values = self._values(self._places(ids, seeds), ids, seeds)
-        if labels is not None and "label" in values and not np.array_equal(values["label"], np.asarray(labels)):
-            row = int(np.argwhere(values["label"] != np.asarray(labels))[0, 0])
-            raise CacheMismatch(
-                f"the teacher cache {self.folder} does not fit this run. label order or data set: example {ids[row]} "
-                f"has label {values['label'][row]} there, {np.asarray(labels)[row]} here."
-            )
+        if labels is not None and "label" in values:
+            self._check_labels(ids, values["label"], np.asarray(labels))
         return _outputs(values)
 
     def attach(self, data: Any, *, transform: Any = _UNCHECKED) -> "_Attached":
@@ -177,6 +173,20 @@ class TeacherCache:
         attached = _Attached(self, Views(data, self.header.seeds))
         attached[0]
         return attached
+
+    def _check_labels(self, ids: np.ndarray, written: np.ndarray, given: np.ndarray) -> None:
+        """Raises where this run has another label than was written."""
+        if written.shape != given.shape:
+            found = f"labels of shape {list(written.shape[1:])} there, {list(given.shape[1:])} here"
+        elif np.array_equal(written, given):
+            return
+        else:
+            place = tuple(np.argwhere(written != given)[0].tolist())
+            found = f"example {ids[place[0]]} has label {written[place]} there, {given[place]} here"
+        raise CacheMismatch(
+            f"the teacher cache {self.folder} does not fit this run. label order or data set: {found}. "
+            "Write a cache for this run in another folder, or give the labels of the one that is there."
+        )
 
     def _places(self, ids: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """The index of each example among all that were written."""
