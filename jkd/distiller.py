@@ -1,22 +1,22 @@
 """The distiller: every method is one; `distill` builds the usual one from two models, an objective and an optimiser."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from jkd import axis, terms, views
+from jkd.forward import Batch, Composition, Objective, Weights, forward, initial_variables, reach_of
 from jkd.model import Model, Outputs, Variables
 from jkd.optim import PerTermTransformation
 from jkd.terms import Metrics, Reach
 
 Array = jax.Array
-Batch = dict[str, Any]
-Objective = Callable[[Outputs, Any, Batch], Mapping[str, Array]] | nn.Module
 Transform = Callable[..., Batch]
+Diagnostics = Callable[[Mapping[str, Any], Any], Mapping[str, Array]]
 
 
 class Distiller(NamedTuple):
@@ -71,9 +71,9 @@ def distill(
     teacher: Model | None = None,
     transform: Transform | None = None,
     accumulate: int = 1,
-    weights: Mapping[str, optax.ScalarOrSchedule] | None = None,
+    weights: Weights | None = None,
     metrics: Callable[[Outputs, Any, Batch], Mapping[str, Array]] | None = None,
-    diagnostics: Callable[[Mapping[str, Any], Any], Mapping[str, Array]] | None = None,
+    diagnostics: Diagnostics | None = None,
 ) -> Distiller:
     """Builds a `Distiller` from a student, a teacher, an objective and an optimiser.
 
@@ -127,56 +127,23 @@ def distill(
     """
     if accumulate < 1:
         raise ValueError(f"accumulate={accumulate!r} must be at least 1.")
-    forward = _forward(student, teacher, objective, metrics, weights or {})
-    separate = isinstance(optimizer, PerTermTransformation)
+    parts = Composition(student, teacher, objective, metrics, weights or {})
 
     def init(key: Array, batch: Batch) -> DistillState:
-        student_key, objective_key, run_key = jax.random.split(key, 3)
+        *keys, run_key = jax.random.split(key, 3)
         example = _prepare(batch, transform, jax.random.key(0))
-        variables = {"student": student.init(student_key, example["inputs"]), "objective": {}}
-        if isinstance(objective, nn.Module):
-            variables["objective"] = _init_objective(objective, objective_key, student, teacher, variables, example)
-        params = {owner: tree.get("params", {}) for owner, tree in variables.items()}
-        collections = {
-            owner: {name: c for name, c in tree.items() if name != "params"} for owner, tree in variables.items()
-        }
-        reach = _reach_of(forward, teacher, params, collections, example)
+        params, collections = initial_variables(parts, keys, example)
+        reach = reach_of(parts, params, collections, example)
         return DistillState(jnp.int32(0), run_key, params, collections, optimizer.init(params), reach)
 
     def step(state: DistillState, teacher_variables: Any, batch: Batch) -> tuple[DistillState, Metrics]:
         augment_key, part_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         batch = _prepare(batch, transform, augment_key)
         count = _count(batch)
-
-        def part(collections: Any, key: Array, micro: Batch) -> tuple[Any, _Part]:
-            def fun(params: Any) -> Any:
-                return forward(
-                    params, collections, teacher_variables, micro, key, step=state.step, count=count, parts=accumulate
-                )
-
-            found = terms.term_gradients(fun, state.params, reach=state.reach, together=not separate)
-            new_collections, logged = found.aux
-            return new_collections, _Part(found.losses, found.gradients, logged)
-
+        together = not isinstance(optimizer, PerTermTransformation)
+        part = functools.partial(_part, parts, state, teacher_variables, count, accumulate, together)
         collections, total = _accumulate(part, state.collections, part_key, batch, accumulate)
-        total = axis.all_sum(total)
-        gradients = total.gradients if separate else total.gradients["sum"]
-        finite = _finite(total)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ok = jnp.stack(list(finite.values())).all()
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(ok, new, old),
-            (params, axis.all_mean(collections), opt_state),
-            (state.params, state.collections, state.opt_state),
-        )
-        logged = _metrics(total, finite, count, ok)
-        if separate and len(total.gradients) == 2:
-            logged["gradient_cosine"] = _logged(terms.cosine(total.gradients), ok)
-        if diagnostics is not None:
-            for name, value in diagnostics(total.gradients, opt_state).items():
-                logged[name] = _logged(value, ok)
-        return DistillState(state.step + 1, state.key, kept[0], kept[1], kept[2], state.reach), logged
+        return _advance(state, optimizer, diagnostics, collections, axis.all_sum(total), count)
 
     def deployed(state: DistillState) -> Variables:
         return {"params": state.params["student"], **state.collections["student"]}
@@ -185,108 +152,60 @@ def distill(
     return Distiller(init, step, deployed)
 
 
-def _forward(
-    student: Model,
-    teacher: Model | None,
-    objective: Objective,
-    metrics: Any,
-    weights: Mapping[str, optax.ScalarOrSchedule],
-) -> Callable[..., Any]:
-    """The differentiated function: `params, … -> (mean of each term, (collections, metrics))`."""
-
-    def forward(
-        params: Any,
-        collections: Any,
-        teacher_variables: Any,
-        batch: Batch,
-        key: Array,
-        *,
-        step: Array | None = None,
-        count: Array | None = None,
-        parts: int = 1,
-    ) -> Any:
-        student_key, objective_key = jax.random.split(key)
-        frozen = jax.lax.stop_gradient(teacher_variables)
-        with jax.named_scope("teacher"):
-            targets, batch = views.teacher_outputs(teacher, frozen, batch)
-        variables = {"params": params["student"], **collections["student"]}
-        with jax.named_scope("student"):
-            outputs, updated = student.apply(variables, batch["inputs"], train=True, key=axis.own_key(student_key))
-        seen = axis.gathered((outputs, targets, batch))
-        objective_collections = collections["objective"]
-        if isinstance(objective, nn.Module):
-            values, objective_collections = objective.apply(
-                {"params": params["objective"], **objective_collections},
-                *seen,
-                rngs={"dropout": objective_key},
-                mutable=list(objective_collections),
-            )
-        else:
-            values = objective(*seen)
-        if not values:
-            raise ValueError("objective returned no term; return {name: values}, for example {'task': …}.")
-        where = batch.get("mask")
-        own = {name: axis.own_rows(value) for name, value in values.items()}
-        losses = {name: terms.mean(value, where=where, count=count, parts=parts) for name, value in own.items()}
-        losses = _weighted(losses, weights, jnp.int32(0) if step is None else step)
-        logged = _summed(metrics(outputs, targets, batch), where) if metrics is not None else {}
-        carried = {
-            "student": {name: c for name, c in updated.items() if name != "params"},
-            "objective": dict(objective_collections),
-        }
-        return losses, (carried, jax.lax.stop_gradient(logged))
-
-    return forward
-
-
-def _weighted(
-    losses: Mapping[str, Array], weights: Mapping[str, optax.ScalarOrSchedule], step: Array
-) -> dict[str, Array]:
-    """The losses times what their weights are at a step."""
-    unknown = sorted(set(weights) - set(losses))
-    if unknown:
-        raise ValueError(f"weights has {unknown}, which the objective does not return; its terms are {sorted(losses)}.")
-
-    def weight(name: str) -> Any:
-        value = weights.get(name, 1.0)
-        return jnp.asarray(value(step) if callable(value) else value, losses[name].dtype)
-
-    return {name: loss * weight(name) if name in weights else loss for name, loss in losses.items()}
-
-
-def _init_objective(
-    objective: nn.Module, key: Array, student: Model, teacher: Model | None, variables: Any, batch: Batch
-) -> Variables:
-    """Draws an objective's parameters from the shapes of what it will be called with."""
-    outputs, _ = student.apply(variables["student"], batch["inputs"], train=False)
-    targets = None
-    if views.TEACHER in batch:
-        targets, batch = views.teacher_outputs(None, (), batch)
-    elif teacher is not None:
-        shapes = _teacher_shapes(teacher, batch)
-        targets = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    params_key, dropout_key = jax.random.split(key)
-    return objective.init({"params": params_key, "dropout": dropout_key}, outputs, targets, batch)
-
-
-def _teacher_shapes(teacher: Model, batch: Batch) -> Any:
-    """Shapes of the teacher's outputs for a batch; nothing is computed."""
-
-    def outputs(inputs: Any) -> Outputs:
-        variables = teacher.init(jax.random.key(0), inputs)
-        return teacher.apply(variables, inputs, train=False)[0]
-
-    return jax.eval_shape(outputs, batch["inputs"])
-
-
-def _reach_of(forward: Any, teacher: Model | None, params: Any, collections: Any, batch: Batch) -> Reach:
-    """Which parameters each term reaches, from shapes alone."""
+def _part(
+    parts: Composition,
+    state: DistillState,
+    teacher_variables: Any,
+    count: Array,
+    micro_batches: int,
+    together: bool,
+    collections: Any,
+    key: Array,
+    batch: Batch,
+) -> tuple[Any, _Part]:
+    """Losses and gradients of one micro-batch, and the collections after it."""
 
     def fun(params: Any) -> Any:
-        variables = teacher.init(jax.random.key(0), batch["inputs"]) if teacher is not None else ()
-        return forward(params, collections, variables, batch, jax.random.key(0))
+        return forward(
+            parts,
+            params,
+            collections,
+            teacher_variables,
+            batch,
+            key,
+            step=state.step,
+            count=count,
+            micro_batches=micro_batches,
+        )
 
-    return terms.find_reach(axis.alone(fun), params)
+    found = terms.term_gradients(fun, state.params, reach=state.reach, together=together)
+    return found.aux.collections, _Part(found.losses, found.gradients, found.aux.metrics)
+
+
+def _advance(
+    state: DistillState,
+    optimizer: optax.GradientTransformation,
+    diagnostics: Diagnostics | None,
+    collections: Any,
+    total: _Part,
+    count: Array,
+) -> tuple[DistillState, Metrics]:
+    """The optimiser's step, unless a term is not finite, and what is logged of it."""
+    separate = isinstance(optimizer, PerTermTransformation)
+    gradients = total.gradients if separate else total.gradients["sum"]
+    finite = _finite(total)
+    ok = jnp.stack(list(finite.values())).all()
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    new = optax.apply_updates(state.params, updates), axis.all_mean(collections), opt_state
+    old = state.params, state.collections, state.opt_state
+    params, collections, kept_opt_state = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+    logged = _metrics(total, finite, count, ok)
+    if separate and len(total.gradients) == 2:
+        logged["gradient_cosine"] = _logged(terms.cosine(total.gradients), ok)
+    if diagnostics is not None:
+        found = diagnostics(total.gradients, opt_state)
+        logged.update({name: _logged(value, ok) for name, value in found.items()})
+    return state._replace(step=state.step + 1, params=params, collections=collections, opt_state=kept_opt_state), logged
 
 
 def _prepare(batch: Batch, transform: Transform | None, key: Array) -> Batch:
@@ -333,14 +252,6 @@ def _accumulate(part: Any, collections: Any, key: Array, batch: Batch, parts: in
         collections, found = part(collections, keys[i], jax.tree.map(lambda x, i=i: x[i], micro))
         total = jax.tree.map(jnp.add, total, found)
     return collections, total
-
-
-def _summed(values: Mapping[str, Array], where: Array | None) -> Metrics:
-    """(sum, count) of each metric `[B]`."""
-    if where is None:
-        return {name: (v.astype(jnp.float32).sum(), jnp.float32(v.shape[0])) for name, v in values.items()}
-    count = where.sum().astype(jnp.float32)
-    return {name: (jnp.where(where, v.astype(jnp.float32), 0).sum(), count) for name, v in values.items()}
 
 
 def _finite(total: _Part) -> dict[str, Array]:
