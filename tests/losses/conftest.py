@@ -45,6 +45,7 @@ PART_IS_CONSTANT = {
     "sampled_reverse_kl": "the reward passes no gradient",
     "taid": "the target moves with the student and passes no gradient",
 }
+ROUNDED_AT_1E4 = {"plackett_luce": "a sum of differences of sums, each rounded by 1e4 * 2**-24"}
 ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
 KEYWORDS = {
     "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
@@ -341,6 +342,7 @@ def quick():
 def tables():
     """What losses cannot hold, by name, and why."""
     return {
+        "rounded at 1e4": ROUNDED_AT_1E4,
         "no where": NO_WHERE,
         "not zero at equality": NOT_ZERO_AT_EQUALITY,
         "kink at equality": KINK_AT_EQUALITY,
