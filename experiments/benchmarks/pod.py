@@ -101,12 +101,10 @@ def topology_devices(topology: str) -> Sequence[jax.Device]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except ImportError as error:
-        raise ValueError(f"libtpu is missing ({error}); install it with pip install 'jkd[tpu]'.") from None
     except (RuntimeError, jax.errors.JaxRuntimeError) as error:
         line = str(error).strip().splitlines()[0]
-        hint = "install the TPU compiler with pip install 'jkd[tpu]'" if "libtpu" in line else "as in v5e:16x16"
-        raise ValueError(f"topology={topology!r} cannot be compiled for ({line}); {hint}.") from None
+        hint = "Install the TPU's compiler: pip install 'jkd[tpu]'" if "not installed" in line else "Try v5e:16x16"
+        raise ValueError(f"topology={topology!r} cannot be compiled for ({line.rstrip('.')}). {hint}.") from None
 
 
 def memory_by_part(analysis: Any, placed: workloads.Workload, capacity: int) -> dict[str, Any]:

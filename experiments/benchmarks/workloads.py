@@ -107,7 +107,13 @@ def lower(workload: Workload, mesh: Mesh, *, teacher_split: bool = False) -> tup
 
     Returns:
       What `jax.jit(...).lower` returns, and the workload with shardings on its shapes.
+
+    Raises:
+      ValueError: if the batch does not split over the mesh.
     """
+    shares, batch = mesh.shape["data"] * mesh.shape["fsdp"], jax.tree.leaves(workload.batch)[0].shape[0]
+    if batch % shares:
+        raise ValueError(f"batch={batch} does not split over the {shares} chips of the mesh; give a multiple of it.")
     placed = train.shardings(workload.carry, mesh, rules=workload.rules)
     if teacher_split:
         frozen = train.shardings(workload.teacher, mesh, rules=workload.teacher_rules)

@@ -31,6 +31,7 @@ DISTILLERS = {
     "relational": lambda: jkd.distill(
         student=STUDENT, teacher=TEACHER, objective=relational, optimizer=jkd.optim.dot(0.02, weight_decay=1e-3)
     ),
+    "plain": worlds.distiller,
     **{
         name: functools.partial(methods.create, name, student=STUDENT, teacher=worlds.TEACHER, learning_rate=0.05)
         for name in ("kd", "dot")
@@ -66,7 +67,11 @@ def assert_close(a, b, rtol=1e-5, atol=1e-6):
 
 
 ALL_AXES = "data:2,fsdp:2,tensor:2"
-CASES = [("relational", "data:8"), ("relational", "data:4,fsdp:2"), *((name, ALL_AXES) for name in sorted(DISTILLERS))]
+CASES = [
+    ("relational", "data:8"),
+    ("relational", "data:4,fsdp:2"),
+    *((name, ALL_AXES) for name in ("relational", "kd", "dot")),
+]
 
 
 @pytest.mark.parametrize(("name", "mesh"), CASES)
@@ -159,6 +164,27 @@ def test_leaves_that_nothing_divides_or_that_are_small_are_replicated():
     placed = train.shardings(shapes, train.make_mesh("fsdp:8"), smallest=65)
     assert all(sharding.is_fully_replicated for sharding in placed.values())
     assert not train.shardings(shapes, train.make_mesh("fsdp:8"), smallest=64)["small"].is_fully_replicated
+
+
+def test_a_run_goes_on_on_another_mesh(tmp_path):
+    class Stops(worlds.Batches):
+        def __getitem__(self, step):
+            if step == 30:
+                raise RuntimeError("the pod is gone")
+            return super().__getitem__(step)
+
+    def fit(mesh, batches, workdir):
+        placement = train.jit_placement(mesh=train.make_mesh(mesh), smallest=1)
+        arguments = {"steps": 32, "log_every": 4, "checkpoint_every": 4, "placement": placement, "progress": False}
+        return train.fit(made("plain"), worlds.teacher_variables(), batches, workdir=workdir, **arguments)
+
+    with pytest.raises(RuntimeError, match="the pod is gone"):
+        fit("data:8", Stops(), tmp_path)
+    resumed = fit("data:2,fsdp:4", worlds.Batches(), tmp_path)
+    assert resumed.state.params["student"]["first"]["kernel"].sharding.spec == jax.P(None, "fsdp")
+    whole = fit("data:2,fsdp:4", worlds.Batches(), None)
+    assert_close(whole.state.params, resumed.state.params)
+    assert [line["step"] for line in resumed.history] == [line["step"] for line in whole.history]
 
 
 def local(**arguments):

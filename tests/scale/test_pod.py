@@ -191,14 +191,27 @@ def test_weak_scaling_of_one_reduction():
     assert all_chips.efficiency < four.efficiency < 1
 
 
+def test_without_the_compiler_one_line_says_what_to_install(monkeypatch):
+    from jax.experimental import topologies
+
+    def missing(**_):
+        raise RuntimeError("JAX TPU support not installed; cannot generate TPU topology. See the installation guide.")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", missing)
+    with pytest.raises(ValueError, match=r"Install the TPU's compiler: pip install 'jkd\[tpu\]'\."):
+        pod.topology_devices(TOPOLOGY)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
-    ("topology", "text"),
+    ("arguments", "text"),
     [
-        ("v5x:2x2", "topology='v5x' is not a known chip. Did you mean 'v5"),
-        ("v5e:3x5", "'v5e:3x5' cannot be compiled for"),
+        ({"topology": "v5x:2x2"}, "topology='v5x' is not a known chip. Did you mean 'v5"),
+        ({"topology": "v5e:3x5"}, "'v5e:3x5' cannot be compiled for"),
+        ({"topology": "v5e:2x2", "mesh": "data:3"}, "mesh='data:3' has 3 places but there are 4 devices"),
+        ({"topology": "v5e:32x32"}, "cannot be compiled for|does not split over the 1024 chips"),
     ],
 )
-def test_refusals(pure, topology, text):
+def test_refusals(pure, arguments, text):
     with pytest.raises(ValueError, match=text):
-        pod.run(pure[0], topology=topology)
+        pod.run(pure[0]._replace(batch={"inputs": jax.ShapeDtypeStruct((1000, 8, 8, 1), jnp.float32)}), **arguments)
