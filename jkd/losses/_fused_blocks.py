@@ -13,17 +13,18 @@ from jkd.ops._precision import EXACT
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """How tokens and vocabulary are cut; everything is computed in `wide`."""
+    """How tokens and vocabulary are cut; everything is computed in `wide`, and differs along the mapped `axes`."""
 
     tokens: int
     chunk: int
     vocabulary: int
     vocabulary_chunk: int
     wide: Any
+    axes: tuple[str, ...] = ()
 
     def over_tokens(self, body: Callable[..., Any], carry: Any) -> Any:
         """Runs `body(start, fresh [T], carry) -> carry` for each chunk of tokens."""
-        return _over(self.tokens, self.chunk, body, carry)
+        return _over(self.tokens, self.chunk, body, varying(carry, self.axes))
 
     def over_vocabulary(self, body: Callable[..., Any], carry: Any) -> Any:
         """Runs `body(start, fresh [1, Vc], carry) -> carry` for each chunk of the vocabulary."""
@@ -31,7 +32,7 @@ class Blocks:
         def widened(start: Any, fresh: jax.Array, carry: Any) -> Any:
             return body(start, fresh[None], carry)
 
-        return _over(self.vocabulary, self.vocabulary_chunk, widened, carry)
+        return _over(self.vocabulary, self.vocabulary_chunk, widened, varying(carry, self.axes))
 
 
 def _over(length: int, size: int, body: Callable[..., Any], carry: Any) -> Any:
@@ -44,6 +45,21 @@ def _over(length: int, size: int, body: Callable[..., Any], carry: Any) -> Any:
 
     count = -(-length // size)
     return step(0, carry) if count == 1 else lax.fori_loop(0, count, step, carry)
+
+
+def mapped_axes(tree: Any) -> tuple[str, ...]:
+    """Axes of `jax.shard_map` along which a leaf differs."""
+    return tuple(sorted(set().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(tree)))))
+
+
+def varying(tree: Any, axes: tuple[str, ...]) -> Any:
+    """The tree with every leaf marked as differing along `axes`: loops and rules of gradients need one type."""
+
+    def mark(leaf: Any) -> Any:
+        missing = tuple(axis for axis in axes if axis not in jax.typeof(leaf).manual_axis_type.varying)
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(mark, tree) if axes else tree
 
 
 class Head(NamedTuple):

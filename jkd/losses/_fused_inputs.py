@@ -1,13 +1,14 @@
 """What the fused losses are given, checked and flattened."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jkd import _check
-from jkd.losses._fused_blocks import Blocks
-from jkd.losses._fused_sum import Plan, Rows, weighted_sum
+from jkd.losses._fused_blocks import Blocks, mapped_axes, varying
+from jkd.losses._fused_sum import Rows, weighted_sum
 from jkd.ops import _safe
 from jkd.ops._precision import number
 
@@ -151,7 +152,10 @@ def prepare_pair(
     return ready, jax.lax.stop_gradient(teacher)
 
 
-def mean_of_tokens(plan: Plan, temperature: Any, ready: Prepared, teacher: Any) -> jax.Array:
+def mean_of_tokens(plan: Any, temperature: Any, ready: Prepared, teacher: Any) -> jax.Array:
     """The weighted sum over the tokens that count, divided as was asked."""
-    total = weighted_sum(plan, ready.student, teacher, ready.rows, number(temperature, ready.normalizer))
+    operands = ready.student, teacher, ready.rows, number(temperature, ready.normalizer)
+    axes = mapped_axes(operands)
+    plan = dataclasses.replace(plan, blocks=dataclasses.replace(plan.blocks, axes=axes))
+    total = weighted_sum(plan, *varying(operands, axes))
     return total / ready.normalizer + ready.fault

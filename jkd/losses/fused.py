@@ -1,8 +1,9 @@
 """Divergences of two linear heads fused with the heads: memory does not grow with tokens times vocabulary.
 
 Both heads are applied to some tokens and some of the vocabulary at a time, and the gradients of the student's hidden
-states and head are made in the forward pass. A gradient of the head is held in float32 beside the head. Under a mesh,
-call these inside `jax.shard_map` over the tokens, so that each device cuts its own.
+states and head are made in the forward pass; that of the head is held in float32 beside the head. Where the tokens are
+spread over devices, call these inside `jax.shard_map` with `normalizer=` the number of all tokens and `jax.lax.psum` of
+the result, so that each device cuts its own tokens; under `jit` alone every device computes all of them.
 """
 
 from typing import Any

@@ -19,6 +19,8 @@ PAIRS = {
     "skewed_forward_kl": (losses.fused_linear_skewed_forward_kl, losses.skewed_forward_kl, {"skew": 0.2}),
     "skewed_reverse_kl": (losses.fused_linear_skewed_reverse_kl, losses.skewed_reverse_kl, {"skew": 0.2}),
 }
+TOPK = {"k": 8, "beta": 0.5, "tail": "bucket", "support": "teacher"}
+LARGE = {"jsd": PAIRS["jsd"], "topk": (losses.fused_linear_topk_divergence, losses.topk_divergence, TOPK)}
 LABELS = np.array([3, 0, -100, 10, 5, 5, 1], np.int32)
 WHERE = np.array([True, True, True, False, True, True, True])
 
@@ -165,6 +167,27 @@ def test_types_may_differ(quick):
     assert_same(mixed, fused(hidden, head, teacher_hidden, teacher_head), 1e-6)
 
 
+@pytest.mark.parametrize("name", ["jsd", "topk"])
+def test_each_device_cuts_its_own_tokens(name):
+    """Inside of `shard_map`, two chunks on each of four devices; the heads' gradient is summed over them."""
+    fused, _, options = LARGE[name]
+    options = {**options, "chunk_size": 2, "vocabulary_chunk_size": 9}
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = ((16, H), (H, V), (16, WIDE), (WIDE, V))
+    networks = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+    labels = jnp.arange(16, dtype=jnp.int32) % V
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    rows, whole = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+
+    def local(*arguments):
+        return jax.lax.psum(fused(*arguments, hard_weight=0.5, normalizer=16.0, **options), "data")
+
+    spread = jax.shard_map(local, mesh=mesh, in_specs=(rows, whole, rows, whole, rows), out_specs=whole)
+    actual = jax.jit(jax.value_and_grad(spread, argnums=(0, 1)), compiler_options=QUICK)(*networks, labels)
+    alone = jax.value_and_grad(functools.partial(fused, hard_weight=0.5, **options), argnums=(0, 1))
+    assert_same(actual, jax.jit(alone, compiler_options=QUICK)(*networks, labels), 1e-5)
+
+
 def test_the_teacher_gets_no_gradient():
     *networks, _ = arrays(jnp.float32)
     gradients = jax.grad(losses.fused_linear_jsd, argnums=(2, 3))(*networks)
@@ -178,10 +201,6 @@ def temporaries(fused, tokens, vocabulary, **options):
     labels = jax.ShapeDtypeStruct((tokens,), jnp.int32)
     step = jax.jit(jax.value_and_grad(functools.partial(fused, **options), argnums=(0, 1)))
     return step.lower(*inputs, labels).compile().memory_analysis().temp_size_in_bytes
-
-
-TOPK = {"k": 8, "beta": 0.5, "tail": "bucket", "support": "teacher"}
-LARGE = {"jsd": PAIRS["jsd"], "topk": (losses.fused_linear_topk_divergence, losses.topk_divergence, TOPK)}
 
 
 @pytest.mark.parametrize("name", LARGE)
