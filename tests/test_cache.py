@@ -59,6 +59,17 @@ def ask(model, variables, batch):
     return model.apply(variables, seen["inputs"], train=False)[0]
 
 
+def test_only_a_teacher_can_be_evaluated(finished):
+    with pytest.raises(ValueError, match="teacher_evaluate needs the teacher itself"):
+        jkd.train.fit(
+            worlds.distiller(transform=noisy),
+            jkd.cache.open(finished),
+            jkd.data.TrainBatches(examples(), 8, seed=0),
+            steps=1,
+            teacher_evaluate={"test": dict},
+        )
+
+
 def test_it_says_what_the_teacher_says(finished):
     cache = jkd.cache.open(finished)
     batch = jkd.cache.Views(jkd.data.TrainBatches(examples(), 12, seed=1), SEEDS)[5]

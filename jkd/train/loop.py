@@ -131,6 +131,8 @@ def fit(
         raise ValueError(f"select={select!r} needs evaluators; pass evaluate={{'validation': …}}.")
     schedule = Schedule(steps, log_every, eval_every, checkpoint_every, steps_per_call)
     if isinstance(teacher, TeacherCache):
+        if teacher_evaluate:
+            raise ValueError("teacher_evaluate needs the teacher itself, not its cache; evaluate it before this run.")
         data, teacher = teacher.attach(data, **_preprocessing(distiller)), ()
     directory = Path(workdir) if workdir is not None else None
     if directory is not None:
