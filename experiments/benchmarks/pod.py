@@ -37,6 +37,12 @@ from jkd import train
 
 FLAGS = flags.FLAGS
 CHIPS = (1, 4, 16, 64, 256)
+_NO_TPU_HERE = {  # or the library asks the network for them, and complains
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 def run(workload: workloads.Workload, *, topology: str, mesh: str | None = None, teacher_split: bool = False) -> Any:
@@ -97,8 +103,8 @@ def topology_devices(topology: str) -> Sequence[jax.Device]:
     """
     from jax.experimental import topologies
 
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in _NO_TPU_HERE.items():
+        os.environ.setdefault(name, value)
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except (RuntimeError, jax.errors.JaxRuntimeError) as error:
