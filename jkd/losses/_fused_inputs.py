@@ -83,21 +83,10 @@ def prepare(
     check_settings(settings, labels)
     check_pair("student", hidden, head)
     leading = hidden.shape[:-1]
+    if 0 in leading:
+        raise ValueError(f"student_hidden has shape {hidden.shape}; expected at least one token.")
     wide = jnp.float64 if any(x.dtype == jnp.float64 for x in (hidden, head, *others)) else jnp.float32
-    if settings.where is not None:
-        _check.where_mask(settings.where, leading, of="the tokens")
-    kept = _safe.mask(settings.where, leading)
-    fault = jnp.zeros((), wide)
-    if labels is None:
-        marks = jnp.zeros(leading, jnp.int32)
-    else:
-        marks = jnp.asarray(labels)
-        _check.integers("labels", marks)
-        _check.shape("labels", marks, leading, why="one for each token")
-        kept = kept & (marks != settings.ignore_index)
-        if uses_labels(settings):
-            bad = kept & ((marks < 0) | (marks >= head.shape[1]))
-            fault = jnp.where(jnp.any(bad), jnp.nan, 0).astype(wide)
+    marks, kept, fault = _tokens(settings, labels, leading, head.shape[1], wide)
     each = _token_weights(settings, leading, kept, wide)
     tokens = kept.size
     blocks = Blocks(
@@ -118,6 +107,23 @@ def prepare(
     return Prepared(
         blocks, (hidden.reshape(tokens, -1), head), flat, divisor, fault, uses_labels(settings) and labels is not None
     )
+
+
+def _tokens(
+    settings: Settings, labels: jax.Array | None, leading: tuple[int, ...], vocabulary: int, wide: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Labels and which tokens count, `[...]`; NaN if a label that is needed is no class."""
+    if settings.where is not None:
+        _check.where_mask(settings.where, leading, of="the tokens")
+    kept = _safe.mask(settings.where, leading)
+    if labels is None:
+        return jnp.zeros(leading, jnp.int32), kept, jnp.zeros((), wide)
+    marks = jnp.asarray(labels)
+    _check.integers("labels", marks)
+    _check.shape("labels", marks, leading, why="one for each token")
+    kept = kept & (marks != settings.ignore_index)
+    wrong = jnp.any(kept & ((marks < 0) | (marks >= vocabulary))) & uses_labels(settings)
+    return marks, kept, jnp.where(wrong, jnp.nan, 0).astype(wide)
 
 
 def _token_weights(settings: Settings, leading: tuple[int, ...], kept: jax.Array, wide: Any) -> jax.Array:

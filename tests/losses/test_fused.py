@@ -219,6 +219,7 @@ REFUSED = {
     "head": (ValueError, r"student_head \(11, 3\); expected.*Transpose", {"student_head": jnp.zeros((V, H))}),
     "vocabulary": (ValueError, r"teacher_head has 9 columns.*Cut off", {"teacher_head": jnp.zeros((WIDE, 9))}),
     "tokens": (ValueError, r"teacher_hidden has shape \(4, 5\)", {"teacher_hidden": jnp.zeros((4, WIDE))}),
+    "no tokens": (ValueError, r"student_hidden has shape \(0, 3\).*one token", {"student_hidden": jnp.zeros((0, H))}),
     "labels": (ValueError, "hard_weight=0.5 needs labels", {"labels": None, "hard_weight": 0.5}),
     "chunk": (ValueError, "chunk_size=0 must", {"chunk_size": 0}),
     "cap": (ValueError, "student_soft_cap=-1 must", {"student_soft_cap": -1}),
