@@ -12,15 +12,13 @@ FLAGS = flags.FLAGS
 
 def write_answers(module, cases, path):
     """For each list of arguments, what the command of a module answers; "accepted" if it runs."""
-    experiment = importlib.import_module(module)
-    FLAGS(["command"])
+    experiment = _load(module)
     Path(path).write_text(json.dumps([_answer(experiment, case) for case in cases]))
 
 
 def write_own_flags(module, path):
     """Name, type, bounds and default of every flag that a module or what it shares defines."""
-    importlib.import_module(module)
-    FLAGS(["command"])
+    _load(module)
     found = []
     for name in FLAGS:
         if not str(FLAGS.find_module_defining_flag(name)).startswith("experiments"):
@@ -30,6 +28,15 @@ def write_own_flags(module, path):
         bound = [getattr(flag.parser, side, None) for side in ("lower_bound", "upper_bound")]
         found.append({"name": name, "type": kind, "bounds": bound, "help": flag.parser.syntactic_help})
     Path(path).write_text(json.dumps(found))
+
+
+def _load(module):
+    """An experiment, with its flags defined: some do that when they are imported, some when they are asked."""
+    experiment = importlib.import_module(module)
+    if hasattr(experiment, "define_flags"):
+        experiment.define_flags()
+    FLAGS(["command"])
+    return experiment
 
 
 def _answer(experiment, arguments):
