@@ -16,6 +16,7 @@ _CALL = re.compile(
     r"(?:calls|to_apply|body|branch_computations|called_computations)=\{?(%[\w.\-]+(?:, ?%[\w.\-]+)*)\}?"
 )
 _LOOP = re.compile(r" while\(.*condition=%([\w.\-]+), body=%([\w.\-]+)")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _LIMIT = re.compile(r"[su]32\[\]\S* constant\((\d+)\)")
 
 
@@ -58,7 +59,8 @@ class Collective(NamedTuple):
 def read_collectives(text: str) -> list[Collective]:
     """Reads the collectives of a program in XLA's text form.
 
-    Loops count as often as they run, which is the constant that their condition compares with.
+    Loops count as often as they run, which is the constant that their condition compares with. The parts of one that is
+    spread over other work, which have its channel in common, count once.
 
     Args:
       text: `compiled.as_text()`.
@@ -71,13 +73,14 @@ def read_collectives(text: str) -> list[Collective]:
     """
     bodies = dict(_computations(text))
     times = _times(bodies, next(name for name, lines in bodies.items() if lines and lines[0].startswith("ENTRY")))
-    found = []
+    found: dict[str, Collective] = {}
     for name, lines in bodies.items():
         for line in lines:
             match = _OPERATION.match(line)
             if match and times.get(name, 0):
-                found.append(_collective(match, name, times[name]))
-    return found
+                channel = _CHANNEL.search(line)
+                found.setdefault(channel[1] if channel else line, _collective(match, name, times[name]))
+    return list(found.values())
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -120,14 +120,20 @@ TEXT = """
 }
 
 %all-reduce-scatter.3 (p: f32[16]) -> f32[4] {
-  %all-reduce.5 = f32[16]{0} all-reduce(%p), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
+  %all-reduce.5 = f32[16]{0} all-reduce(%p), channel_id=7, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
   ROOT %slice = f32[4] dynamic-slice(%all-reduce.5, %i)
+}
+
+%async_part (p: f32[16]) -> f32[4] {
+  %all-reduce.9 = f32[16]{0} all-reduce(%p), channel_id=7, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
+  ROOT %slice.2 = f32[4] dynamic-slice(%all-reduce.9, %i)
 }
 
 ENTRY %main (p: f32[16]) -> f32[16] {
   %while.1 = (s32[], f32[8,128]) while(%t), condition=%condition, body=%body
   %all-reduce.6 = (f32[], /*index=1*/bf16[3,3]{1,0:T(4,128)(2,1)}) all-reduce(%a, %b), replica_groups=mesh['axis_0'=64,'axis_1'=4], device_ids=([64,4]T(1,0)) {'axis_0','axis_1'}, to_apply=%sum, metadata={op_name="jit(step)/transpose(jvp(student))/dense"}
   %fusion.4 = f32[4] fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3
+  %fusion.5 = f32[4] fusion(%p), kind=kCustom, calls=%async_part
   ROOT %done = f32[16] copy(%p)
 }
 """  # noqa: E501
