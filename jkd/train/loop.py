@@ -208,6 +208,9 @@ class _Run:
             if signum is not None:
                 raise Interrupted(signum, step)
         clock.pause(carry)
+        late = agreed(stopped(), -1, step)
+        if late is not None:
+            raise Interrupted(late, step)
         return Result(self.placement.single(carry).state, self.lines, clock.rate())
 
     @property

@@ -1,6 +1,8 @@
 """fit: one compilation, metrics, evaluation, checkpoints, refusals, bad runs, a graceful stop."""
 
 import json
+import os
+import signal
 
 import grain
 import jax
@@ -106,3 +108,15 @@ def test_another_configuration_and_another_network_are_refused(tmp_path):
         fit(tmp_path, seed=1)
     with pytest.raises(ValueError, match=r"is of another network or configuration: .*has shape"):
         fit(tmp_path, distiller=worlds.distiller(worlds.Tiny(width=9)))
+
+
+def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path):
+    def measure(variables):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"accuracy": 0.5}
+
+    with pytest.raises(train.Interrupted) as stop:
+        fit(tmp_path, evaluate={"validation": measure})
+    assert stop.value.step == 8
+    assert (tmp_path / "checkpoints" / "steps" / "8").exists()
+    assert len(fit(tmp_path, evaluate={"validation": lambda variables: {"accuracy": 0.5}}).history) == 5
