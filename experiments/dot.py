@@ -30,21 +30,26 @@ from jkd import data, io, optim, train
 
 FLAGS = flags.FLAGS
 
-common.define_flags(
-    workdir="runs/dot",
-    student="mlp",
-    student_width=64,
-    teacher="convnet1d",
-    teacher_width=64,
-    learning_rate=0.1,
-)
-flags.DEFINE_float("delta", 0.075, "Half the distance of the two momenta of DOT.", 0, 0.5)
-flags.DEFINE_float("momentum", 0.9, "Momentum of SGD, and mean of DOT's two.", 0, 1)
-flags.DEFINE_float("dot_learning_rate", None, "Rate of DOT at the start; an eighth of --learning_rate if not given.", 0)
-flags.DEFINE_float("teacher_learning_rate", 0.05, "Rate of the teacher's training.", 0)
-flags.DEFINE_float("temperature", 4.0, "Temperature of the distillation loss.", 0.01)
-flags.DEFINE_float("task_weight", 0.1, "Weight of the cross-entropy.", 0)
-flags.DEFINE_float("distill_weight", 0.9, "Weight of the divergence.", 0)
+
+def define_flags() -> None:
+    """Defines this module's flags; not on import, so that a notebook may import several experiments."""
+    common.define_flags(
+        workdir="runs/dot",
+        student="mlp",
+        student_width=64,
+        teacher="convnet1d",
+        teacher_width=64,
+        learning_rate=0.1,
+    )
+    flags.DEFINE_float("delta", 0.075, "Half the distance of the two momenta of DOT.", 0, 0.5)
+    flags.DEFINE_float("momentum", 0.9, "Momentum of SGD, and mean of DOT's two.", 0, 1)
+    flags.DEFINE_float(
+        "dot_learning_rate", None, "Rate of DOT at the start; an eighth of --learning_rate if not given.", 0
+    )
+    flags.DEFINE_float("teacher_learning_rate", 0.05, "Rate of the teacher's training.", 0)
+    flags.DEFINE_float("temperature", 4.0, "Temperature of the distillation loss.", 0.01)
+    flags.DEFINE_float("task_weight", 0.1, "Weight of the cross-entropy.", 0)
+    flags.DEFINE_float("distill_weight", 0.9, "Weight of the divergence.", 0)
 
 
 def run(
@@ -156,4 +161,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     common.run_app(main)

@@ -29,12 +29,16 @@ from jkd.train import workdir as workdirs
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("workdir", "runs/trust", "Where the runs and the results are written; emptied first.")
-flags.DEFINE_integer("kills", 50, "How many times a run is broken and started again.", 1)
-flags.DEFINE_integer("seed", None, "Seed of what breaks when; drawn, and printed, if not given.", 0)
-flags.DEFINE_bool("progress", True, "Draw a progress bar.")
-flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-flags.DEFINE_bool("debug", False, "Show tracebacks.")
+
+def define_flags() -> None:
+    """Defines this module's flags; not on import, so that a notebook may import several experiments."""
+    flags.DEFINE_string("workdir", "runs/trust", "Where the runs and the results are written; emptied first.")
+    flags.DEFINE_integer("kills", 50, "How many times a run is broken and started again.", 1)
+    flags.DEFINE_integer("seed", None, "Seed of what breaks when; drawn, and printed, if not given.", 0)
+    flags.DEFINE_bool("progress", True, "Draw a progress bar.")
+    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
+    flags.DEFINE_bool("debug", False, "Show tracebacks.")
+
 
 STEPS = 120
 CHAIN = 5
@@ -214,4 +218,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     common.run_app(main)

@@ -31,10 +31,9 @@ def write_own_flags(module, path):
 
 
 def _load(module):
-    """An experiment, with its flags defined: some do that when they are imported, some when they are asked."""
+    """An experiment, with its flags defined."""
     experiment = importlib.import_module(module)
-    if hasattr(experiment, "define_flags"):
-        experiment.define_flags()
+    experiment.define_flags()
     FLAGS(["command"])
     return experiment
 
@@ -53,8 +52,7 @@ def _answer(experiment, arguments):
 
 def write_failed_soak(path):
     """What `experiments.trust` ends with when one promise is not held."""
-    trust = importlib.import_module("experiments.trust")
-    FLAGS(["command"])
+    trust = _load("experiments.trust")
     trust.run = lambda *arguments, **keywords: [
         trust.Row("two and two are four", 3, 3, []),
         trust.Row("the moon is made of cheese", 2, 1, ["it is not"]),
