@@ -94,7 +94,7 @@ def _trained(
         transform=splits.transform,
         accumulate=setting.accumulate,
     )
-    placement = setting.placement()
+    placement = setting.scale._replace(sharding_rules=()).placement()  # those are for the student
     result = train.fit(
         distiller,
         (),
