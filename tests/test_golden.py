@@ -16,10 +16,10 @@ import numpy as np
 import optax
 import pytest
 
+from tests.quick import QUICK
+
 FOLDER = pathlib.Path(__file__).parent / "golden"
 FILES = sorted(FOLDER.glob("*.json"))
-# Each program runs once: compiling it is what costs.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def load(path):

@@ -117,7 +117,7 @@ def _once() -> dict[str, Any] | None:
     """How a program that runs once is compiled: on CPU, optimising takes longer than running."""
     if jax.default_backend() != "cpu":
         return None
-    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    return {"xla_backend_optimization_level": 0}
 
 
 def jit_step(step: Callable[..., Any], placed: Any) -> Any:

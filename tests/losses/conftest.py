@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 import jkd.losses
+from tests.quick import QUICK
 
-# Each program runs a few times on a few numbers: compiling is what costs.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 NOT_A_LOSS = {"CRDResult"}
 NO_WHERE: dict[str, str] = {}
 PASSES_TEACHER_GRADIENT = {"crd": ["teacher_embeddings"]}  # both linear maps learn

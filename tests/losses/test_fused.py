@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from jkd import losses, ops
+from tests.quick import QUICK
 
-# Each program runs once: compiling it is what costs.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 N, V, H, WIDE = 7, 11, 3, 5
 PAIRS = {
     "forward_kl": (losses.fused_linear_forward_kl, losses.forward_kl, {}),
