@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,9 @@ class Row(NamedTuple):
     values: dict[str, list[float]]
 
 
-COLUMNS = {
+Columns = Mapping[str, tuple[str, float, int]]
+
+COLUMNS: Columns = {
     "test_accuracy_last": ("test accuracy, last (%)", 100.0, 2),
     "test_accuracy_best": ("test accuracy, best (%)", 100.0, 2),
     "task_loss": ("task loss (CE)", 1.0, 4),
@@ -63,20 +65,22 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else 0.0
 
 
-def print_table(title: str, rows: Sequence[Row]) -> None:
-    """Prints the table with the number of seeds and the rule below it."""
+def print_table(title: str, rows: Sequence[Row], *, columns: Columns = COLUMNS) -> None:
+    """Prints the table with the number of seeds and the rule below it; `columns` as `COLUMNS`."""
     table = Table(title=title, caption=RULE, caption_justify="left")
     table.add_column("")
-    for heading, _, _ in COLUMNS.values():
+    for heading, _, _ in columns.values():
         table.add_column(heading, justify="right")
     table.add_column("n", justify="right")
     for row in rows:
         count = max((len(values) for values in row.values.values()), default=0)
-        table.add_row(row.label, *(_format(row, key) for key in COLUMNS), str(count))
+        table.add_row(row.label, *(_format(row, key, columns) for key in columns), str(count))
     Console(width=140).print(table)
 
 
-def write_results(workdir: str | Path, title: str, rows: Sequence[Row], **more: Any) -> None:
+def write_results(
+    workdir: str | Path, title: str, rows: Sequence[Row], *, columns: Columns = COLUMNS, **more: Any
+) -> None:
     """Writes `results.json` and `results.md` into a work directory, if this is the process that writes."""
     if not distributed.primary():
         return
@@ -88,24 +92,26 @@ def write_results(workdir: str | Path, title: str, rows: Sequence[Row], **more: 
             for key, v in row.values.items()
         }
     workdirs.write_json(directory / "results.json", {"title": title, "rule": RULE, "rows": summary, **more})
-    (directory / "results.md").write_text(markdown(rows) + f"\n{RULE}\n", encoding="utf-8")
+    (directory / "results.md").write_text(markdown(rows, columns) + f"\n{RULE}\n", encoding="utf-8")
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], columns: Columns = COLUMNS) -> str:
     """The table in Markdown."""
-    lines = ["| | " + " | ".join(heading for heading, _, _ in COLUMNS.values()) + " | n |"]
-    lines.append("|---|" + "---:|" * (len(COLUMNS) + 1))
+    lines = ["| | " + " | ".join(heading for heading, _, _ in columns.values()) + " | n |"]
+    lines.append("|---|" + "---:|" * (len(columns) + 1))
     for row in rows:
         count = max((len(values) for values in row.values.values()), default=0)
-        lines.append("| " + " | ".join([row.label, *(_format(row, key) for key in COLUMNS), str(count)]) + " |")
+        lines.append(
+            "| " + " | ".join([row.label, *(_format(row, key, columns) for key in columns), str(count)]) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
-def _format(row: Row, key: str) -> str:
+def _format(row: Row, key: str, columns: Columns) -> str:
     values = row.values.get(key, [])
     if not values:
         return "-"
-    _, factor, decimals = COLUMNS[key]
+    _, factor, decimals = columns[key]
     mean, deviation = mean_and_deviation(values)
     text = f"{mean * factor:.{decimals}f}"
     return text if len(values) == 1 else f"{text} ± {deviation * factor:.{decimals}f}"

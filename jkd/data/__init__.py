@@ -2,6 +2,7 @@
 
 from jkd.data import augment
 from jkd.data.examples import ArrayExamples, Batch, Examples
+from jkd.data.mixing import mix_pairs, mixup
 from jkd.data.records import RecordExamples
 from jkd.data.registry import Splits, load, names
 from jkd.data.sources import EvalBatches, TrainBatches
@@ -16,5 +17,7 @@ __all__ = [
     "TrainBatches",
     "augment",
     "load",
+    "mix_pairs",
+    "mixup",
     "names",
 ]

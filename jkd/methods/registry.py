@@ -5,11 +5,13 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import classic, dot, supervised
+from jkd.methods import classic, dot, mixup_kd, pld, supervised
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
     "dot": dot.dot,
+    "mixup_kd": mixup_kd.mixup_kd,
+    "pld": pld.pld,
     **{name: classic.method(name) for name in classic.names()},
 }
 """Every method that trains one student beside one frozen teacher on labelled batches."""
