@@ -172,6 +172,7 @@ def run(
             measure=measure(attack),
             columns=COLUMNS,
         )
+        study.write(found, COLUMNS)
         rows += [row._replace(label=f"{name} teacher: {row.label}") for row in found.rows]
     common.write_results(setting.workdir, f"{splits.name}: mixup and distillation", rows)
     common.plot_accuracies(Path(setting.workdir) / "chart.png", rows, title="mixing of teacher and student")

@@ -26,10 +26,9 @@ def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
     common.define_flags(
         workdir="runs/pld",
-        student="mlp",
-        student_width=32,
-        teacher="convnet1d",
+        student_width=8,
         teacher_width=32,
+        learning_rate=0.2,
         num_train=1000,
         epochs=12,
         teacher_epochs=24,
@@ -106,7 +105,7 @@ def run(
     *,
     networks: study.Networks,
     seeds: int = 3,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.2,
     temperature: float = 4.0,
     teacher_arguments: Mapping[str, Any],
 ) -> list[common.Row]:
@@ -130,6 +129,7 @@ def run(
     found = study.study(
         setting, splits, networks, frozen, rows, seeds=seeds, temperature=temperature, measure=measure, columns=COLUMNS
     )
+    study.write(found, COLUMNS)
     return found.rows
 
 

@@ -4,7 +4,24 @@ A network is a `Model`, a method a `Distiller`; `distill` composes the usual one
 an optimiser. Importing this starts no device.
 """
 
-from jkd import axis, cache, data, io, losses, methods, nets, ops, optim, teachers, terms, text, train, views
+from jkd import (
+    axis,
+    cache,
+    data,
+    io,
+    losses,
+    methods,
+    metrics,
+    nets,
+    ops,
+    optim,
+    peers,
+    teachers,
+    terms,
+    text,
+    train,
+    views,
+)
 from jkd.distiller import Distiller, DistillState, distill
 from jkd.model import Model, Outputs, from_linen, from_nnx, remat
 
@@ -22,9 +39,11 @@ __all__ = [
     "io",
     "losses",
     "methods",
+    "metrics",
     "nets",
     "ops",
     "optim",
+    "peers",
     "remat",
     "teachers",
     "terms",

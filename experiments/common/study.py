@@ -74,7 +74,7 @@ def study(
     measure: Measure,
     columns: Columns,
 ) -> Study:
-    """Trains every arm from the same seeds; writes table, curves and a chart; prints the table.
+    """Trains every arm from the same seeds, and measures the students.
 
     Args:
       setting: what all cells have in common.
@@ -100,17 +100,18 @@ def study(
         found = [measure(bench, *pair) for pair in zip(weights, answers, strict=True)]
         further = {key: [float(figures[key]) for figures in found] for key in columns}
         rows.append(Row(label, {**summarize(label, runs).values, **further}))
-    write(Study(rows, cells, bench, module), f"{splits.name}: {frozen.name} → {networks.student}", columns)
     return Study(rows, cells, bench, module)
 
 
-def write(found: Study, title: str, columns: Columns) -> None:
-    """Writes a study's table and pictures, and prints it."""
+def write(found: Study, columns: Columns) -> None:
+    """Writes a study's table, curves and chart, and prints the table; `columns` beside those of every table."""
     if not distributed.primary():
         return
-    shown = {key: value for key, value in COLUMNS.items() if key != "steps_per_second"}
-    folder = Path(found.bench.setting.workdir)
-    write_results(folder, title, found.rows, columns={**shown, **columns})
-    plot_curves(folder / "curves.png", found.cells, teacher_accuracy=found.bench.teacher.accuracy["validation"])
+    bench = found.bench
+    columns = {**{key: value for key, value in COLUMNS.items() if key != "steps_per_second"}, **columns}
+    title = f"{bench.splits.name}: {bench.teacher.name} → {type(found.module).__name__.lower()}"
+    folder = Path(bench.setting.workdir)
+    write_results(folder, title, found.rows, columns=columns)
+    plot_curves(folder / "curves.png", found.cells, teacher_accuracy=bench.teacher.accuracy["validation"])
     plot_accuracies(folder / "chart.png", found.rows, title=title)
-    print_table(title, found.rows, columns={**shown, **columns})
+    print_table(title, found.rows, columns=columns)
