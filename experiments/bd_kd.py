@@ -18,6 +18,7 @@ from experiments.common import outputs, study
 from jkd import data, metrics, train
 from jkd.methods import bd_kd
 from jkd.model import Variables
+from jkd.train import steps
 
 FLAGS = flags.FLAGS
 COLUMNS = {
@@ -66,7 +67,11 @@ def teachers_accuracy(bench: common.Bench, arm: common.Arm, cells: Sequence[comm
     splits = bench.splits
     distiller = common.build_arm(bench, arm, bench.setting.steps(splits))
     batch = {name: value for name, value in data.EvalBatches(splits.train, 2)[0].items() if name != "mask"}
-    like = jax.eval_shape(distiller.init, jax.random.key(0), batch)
+
+    def carry(key: jax.Array) -> Any:
+        return steps.initial_carry(distiller, distiller.init(key, batch), (), batch)
+
+    like = jax.eval_shape(carry, jax.random.key(0))
     evaluate = train.evaluator(train.classification(bench.teacher.model, splits.transform))
     found = []
     for cell in cells:
@@ -75,7 +80,7 @@ def teachers_accuracy(bench: common.Bench, arm: common.Arm, cells: Sequence[comm
         checkpoints.close()
         if restored is None:
             raise ValueError(f"{cell.weights.parent} holds no checkpoint; delete the folder and run again.")
-        variables = bd_kd.trained_teacher(restored[1])
+        variables = bd_kd.trained_teacher(restored[1].state)
         found.append(evaluate(variables, data.EvalBatches(splits.test, 500))["accuracy"])
     return found
 
