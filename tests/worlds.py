@@ -98,6 +98,11 @@ def stages_variables(seed=7):
     return jax.jit(STAGES.init)(jax.random.key(seed), jnp.asarray(images()["inputs"]))
 
 
+def class_maps(outputs):
+    """An embedding for each class out of a network that has none: its features, scaled by the class's logit."""
+    return outputs.features["pooled"][:, None, :] * outputs.logits[:, :, None]
+
+
 @functools.cache
 def facts():
     """What methods may ask of a run beyond its two models."""
@@ -107,6 +112,7 @@ def facts():
         "margins": tuple(np.asarray(jkd.ops.overhaul_margin(*norm)) for norm in norms),
         "population": jkd.methods.classic.Population.of(IMAGE_IDS, IMAGE_LABELS),
         "negatives": 7,
+        "label_embeddings": class_maps,
     }
 
 

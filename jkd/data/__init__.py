@@ -1,6 +1,7 @@
 """Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
 
 from jkd.data import augment
+from jkd.data.composed import composed_digits
 from jkd.data.examples import ArrayExamples, Batch, Examples
 from jkd.data.mixing import mix_pairs, mixup
 from jkd.data.records import RecordExamples
@@ -16,6 +17,7 @@ __all__ = [
     "Splits",
     "TrainBatches",
     "augment",
+    "composed_digits",
     "load",
     "mix_pairs",
     "mixup",

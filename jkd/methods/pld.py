@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import optax
 
-from jkd import _check, losses
+from jkd import _check, losses, optim
 from jkd.distiller import Batch, Distiller, Transform, distill
 from jkd.model import Model, Outputs
 
@@ -78,7 +78,7 @@ def pld(
     """
     _check.known("optimizer", optimizer, ("sgd", "adamw"))
     if optimizer == "adamw":
-        chain = optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay)
+        chain = optim.standard_promotion(optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay))
     else:
         chain = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
     return distill(

@@ -5,12 +5,13 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, mixup_kd, pld, supervised
+from jkd.methods import bd_kd, classic, dot, l2d, mixup_kd, pld, supervised
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
     "dot": dot.dot,
     "bd_kd": bd_kd.bd_kd,
+    "l2d": l2d.l2d,
     "mixup_kd": mixup_kd.mixup_kd,
     "pld": pld.pld,
     **{name: classic.method(name) for name in classic.names()},

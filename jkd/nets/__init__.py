@@ -14,7 +14,8 @@ from jkd.nets.connectors import (
     PointwiseRegressor,
     ReviewFusion,
 )
-from jkd.nets.convnets import ConvNet, convnet, convnet1d
+from jkd.nets.convnets import ConvNet, LabelQueryConvNet, convnet, convnet1d
+from jkd.nets.label_queries import LabelQueryDecoder
 from jkd.nets.mlps import MLP, mlp
 from jkd.nets.mobilenets import (
     MobileNetV1,
@@ -60,6 +61,8 @@ __all__ = [
     "Decoder",
     "DecoderBlock",
     "Factors",
+    "LabelQueryConvNet",
+    "LabelQueryDecoder",
     "LinearEmbed",
     "MobileNetV1",
     "MobileNetV2",

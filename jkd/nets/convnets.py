@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jkd.nets import layers
+from jkd.nets.label_queries import LabelQueryDecoder
 
 Array = jax.Array
 
@@ -38,23 +39,55 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, train: bool = False) -> Array:
         """Maps images `[B, H, W, D]`, or signals `[B, T, D]` where the kernel has one axis, to logits `[B, C]`."""
-        if inputs.ndim != len(self.kernel_size) + 2:
-            raise ValueError(
-                f"inputs have shape {inputs.shape}; a kernel_size of {tuple(self.kernel_size)} needs "
-                f"{len(self.kernel_size) + 2} axes: batch, {len(self.kernel_size)} of space, channels. "
-                "Add a channel axis, or take convnet for images and convnet1d for signals."
-            )
-        norm = partial(layers.batch_norm, train=train, dtype=self.dtype, axis_name=self.bn_axis_name)
-        x = inputs
-        for stage, strides in enumerate(self.strides, start=1):
-            x = layers.conv(x, self.width, self.kernel_size, strides=strides, dtype=self.dtype, name=f"conv{stage}")
-            preact = norm(x, name=f"bn{stage}")
-            x = nn.relu(preact)
-            self.sow("intermediates", f"stage{stage}_preact", preact)
-            self.sow("intermediates", f"stage{stage}", x)
+        x = _stages(self, inputs, train)
         pooled = layers.global_mean(x)
         self.sow("intermediates", "pooled", pooled)
         return layers.classifier(pooled, self.num_classes, dtype=self.dtype, name="fc")
+
+
+class LabelQueryConvNet(ConvNet):
+    """The convolutions of `ConvNet` with a `LabelQueryDecoder` in the classifier's place: one embedding for each label.
+
+    Sows `label_embeddings`, `[B, C, query_width]`, beside what `ConvNet` sows. There is no `fc`; the head is `decoder`.
+
+    Attributes:
+      query_width: width of the label embeddings, a multiple of `heads`.
+      heads: of the decoder's attention.
+    """
+
+    query_width: int = 64
+    heads: int = 4
+
+    @nn.compact
+    def __call__(self, inputs: Array, train: bool = False) -> Array:
+        """Maps `[B, H, W, D]`, or `[B, T, D]`, to one logit for each label, `[B, C]`."""
+        x = _stages(self, inputs, train)
+        self.sow("intermediates", "pooled", layers.global_mean(x))
+        decoder = LabelQueryDecoder(
+            self.num_classes, width=self.query_width, heads=self.heads, dtype=self.dtype, name="decoder"
+        )
+        logits, embeddings = decoder(x, train=train)
+        self.sow("intermediates", "label_embeddings", embeddings)
+        return logits
+
+
+def _stages(net: ConvNet, inputs: Array, train: bool) -> Array:
+    """The convolutions of a network, sown stage by stage; called within its compact method."""
+    if inputs.ndim != len(net.kernel_size) + 2:
+        raise ValueError(
+            f"inputs have shape {inputs.shape}; a kernel_size of {tuple(net.kernel_size)} needs "
+            f"{len(net.kernel_size) + 2} axes: batch, {len(net.kernel_size)} of space, channels. "
+            "Add a channel axis, or take convnet for images and convnet1d for signals."
+        )
+    norm = partial(layers.batch_norm, train=train, dtype=net.dtype, axis_name=net.bn_axis_name)
+    x = inputs
+    for stage, strides in enumerate(net.strides, start=1):
+        x = layers.conv(x, net.width, net.kernel_size, strides=strides, dtype=net.dtype, name=f"conv{stage}")
+        preact = norm(x, name=f"bn{stage}")
+        x = nn.relu(preact)
+        net.sow("intermediates", f"stage{stage}_preact", preact)
+        net.sow("intermediates", f"stage{stage}", x)
+    return x
 
 
 def convnet(num_classes: int, **fields: Any) -> ConvNet:

@@ -2,5 +2,6 @@
 
 from jkd.optim.composition import PerTermState, PerTermTransformation, per_term
 from jkd.optim.momentum import dot, trace_shared
+from jkd.optim.promotion import standard_promotion
 
-__all__ = ["PerTermState", "PerTermTransformation", "dot", "per_term", "trace_shared"]
+__all__ = ["PerTermState", "PerTermTransformation", "dot", "per_term", "standard_promotion", "trace_shared"]

@@ -37,7 +37,7 @@ def test_a_sure_and_right_teacher_makes_it_the_cross_entropy():
     assert loss([1.0, 0.5, -2.0], sure, 0) == pytest.approx(expected, rel=1e-5)
 
 
-def test_either_optimiser_takes_a_finite_step_and_others_are_refused(optax_promotion):
+def test_either_optimiser_takes_a_finite_step_and_others_are_refused():
     batch, variables = worlds.batch(), worlds.teacher_variables()
     for name in ("sgd", "adamw"):
         distiller = methods.pld.pld(
