@@ -129,7 +129,8 @@ def _steps_of_equal_time(alone: Sequence[common.Cell], other: Sequence[common.Ce
 def _arm(name: str, learning_rate: float, optimizer: str, setting: common.Setting) -> dict[str, Any]:
     """A row in plain values."""
     accepted = inspect.signature(methods.METHODS[name]).parameters
-    rate = learning_rate / 8 if optimizer == "dot" or name == "dot" else learning_rate
+    with_dot = name == "dot" or (optimizer == "dot" and "optimizer" in accepted)
+    rate = learning_rate / 8 if with_dot else learning_rate
     chosen = {"optimizer": optimizer} if "optimizer" in accepted else {}
     return {"method": name, "learning_rate": rate, "weight_decay": setting.weight_decay, **chosen}
 
