@@ -43,8 +43,8 @@ def test_either_optimiser_takes_a_finite_step_and_others_are_refused():
         distiller = methods.pld.pld(
             student=jkd.from_linen(worlds.Tiny()), teacher=worlds.TEACHER, learning_rate=0.01, optimizer=name
         )
-        state = distiller.init(jax.random.key(0), batch)
-        after, metrics = distiller.step(state, variables, batch)
+        state = jax.jit(distiller.init)(jax.random.key(0), batch)
+        after, metrics = jax.jit(distiller.step)(state, variables, batch)
         assert metrics["nonfinite/distill"][0] == 0
         moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, after.params)
         assert max(jax.tree.leaves(moved)) > 0
