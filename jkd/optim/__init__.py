@@ -1,7 +1,16 @@
 """Optax transformations for gradients that come in several terms."""
 
 from jkd.optim.composition import PerTermState, PerTermTransformation, per_term
+from jkd.optim.layerwise import layerwise_lr
 from jkd.optim.momentum import dot, trace_shared
 from jkd.optim.promotion import standard_promotion
 
-__all__ = ["PerTermState", "PerTermTransformation", "dot", "per_term", "standard_promotion", "trace_shared"]
+__all__ = [
+    "PerTermState",
+    "PerTermTransformation",
+    "dot",
+    "layerwise_lr",
+    "per_term",
+    "standard_promotion",
+    "trace_shared",
+]
