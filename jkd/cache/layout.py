@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 VERSION = 1
+ENTRIES = "entries/"
+"""Beginning of the names of fields that are entries of the transformed batch."""
 _SEAL = struct.Struct("<I")
 
 

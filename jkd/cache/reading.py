@@ -101,7 +101,7 @@ class Views:
             )
         if AUGMENTATION in batch:
             return batch
-        place = _mixed(int(step), np.asarray(batch["id"])) % np.uint64(len(self.seeds))
+        place = mixed(int(step), np.asarray(batch["id"])) % np.uint64(len(self.seeds))
         return {**batch, AUGMENTATION: self.seeds[place.astype(np.int64)]}
 
 
@@ -152,11 +152,29 @@ class TeacherCache:
           CacheMismatch: for an example or a seed that is not in the cache, or a label that differs.
           DamagedCache: for a record that does not fit its checksum.
         """
-        ids, seeds = np.asarray(ids, np.int64), np.asarray(seeds, np.int64)
-        values = self._values(self._places(ids, seeds), ids, seeds)
+        values = self.records(ids, seeds)
         if labels is not None and "label" in values:
-            self._check_labels(ids, values["label"], np.asarray(labels))
-        return _outputs(values)
+            self.check_labels(ids, values["label"], labels)
+        return outputs_of(values)
+
+    def records(self, ids: np.ndarray, seeds: np.ndarray) -> dict[str, np.ndarray]:
+        """All that was kept of views, verified: arrays by field, `entries/NAME` for an entry of the transformed batch.
+
+        Args:
+          ids: `[B]`, integers, examples.
+          seeds: `[B]`, integers, augmentation seeds.
+
+        Raises:
+          CacheMismatch: for an example or a seed that is not in the cache.
+          DamagedCache: for a record that does not fit its checksum.
+        """
+        ids, seeds = np.asarray(ids, np.int64), np.asarray(seeds, np.int64)
+        return self._values(self._places(ids, seeds), ids, seeds)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The examples there are, int64, ascending."""
+        return self._sorted
 
     def attach(self, data: Any, *, transform: Any = _UNCHECKED) -> "_Attached":
         """Batches with the teacher's outputs: what `jkd.train.fit` trains on in place of `data`.
@@ -174,8 +192,9 @@ class TeacherCache:
         attached[0]
         return attached
 
-    def _check_labels(self, ids: np.ndarray, written: np.ndarray, given: np.ndarray) -> None:
+    def check_labels(self, ids: np.ndarray, written: np.ndarray, given: np.ndarray) -> None:
         """Raises where this run has another label than was written."""
+        given = np.asarray(given)
         if written.shape != given.shape:
             found = f"labels of shape {list(written.shape[1:])} there, {list(given.shape[1:])} here"
         elif np.array_equal(written, given):
@@ -249,7 +268,7 @@ class _Attached:
         return {**batch, TEACHER: outputs}
 
 
-def _outputs(values: dict[str, np.ndarray]) -> Outputs:
+def outputs_of(values: dict[str, np.ndarray]) -> Outputs:
     """Records as a network's outputs; listed probabilities take up what the mass of the rest leaves, exactly."""
     features = {name.removeprefix("features/"): x for name, x in values.items() if name.startswith("features/")}
     if "logits" in values:
@@ -273,7 +292,7 @@ def _ids(folder: Path, seed: int, first: int) -> np.ndarray:
         ) from error
 
 
-def _mixed(step: int, ids: np.ndarray) -> np.ndarray:
+def mixed(step: int, ids: np.ndarray) -> np.ndarray:
     """A hash of (step, id), uint64: SplitMix64's output function."""
     x = ids.astype(np.uint64) + np.full(ids.shape, step + 1, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,13 @@ import numpy as np
 from jkd import _check
 from jkd.cache import layout
 from jkd.cache.fingerprint import digest, fingerprint
-from jkd.cache.layout import Field, Header
+from jkd.cache.layout import ENTRIES, Field, Header
 from jkd.cache.top import with_tail
-from jkd.data.examples import Examples
 from jkd.model import Model
 from jkd.views import AUGMENTATION, view_keys
+
+if TYPE_CHECKING:  # jkd.data keeps label banks in caches
+    from jkd.data.examples import Examples
 
 DTYPES = ("float16", "float32")
 
@@ -25,7 +27,7 @@ def write(
     path: str | Path,
     teacher: Model,
     variables: Any,
-    examples: Examples,
+    examples: "Examples",
     *,
     transform: Callable[..., Any] | None = None,
     seeds: Iterable[int] = (0,),
@@ -33,6 +35,7 @@ def write(
     temperature: float = 1.0,
     dtype: str = "float16",
     features: Sequence[str] = (),
+    entries: Sequence[str] = (),
     label_names: Sequence[str] | None = None,
     batch_size: int = 256,
     shard_size: int = 4096,
@@ -54,6 +57,7 @@ def write(
       temperature: T > 0 of the log-probabilities, with `k`: that of the training.
       dtype: "float16" or "float32", of logits, log-probabilities and features.
       features: names in the teacher's `outputs.features` to keep as well.
+      entries: of the transformed batch, to keep as well and as they are: what a view was, as the box of a crop.
       label_names: the classes in order, so that a run with another order is refused.
       batch_size: examples the teacher is asked for at a time.
       shard_size: examples in a file.
@@ -77,7 +81,7 @@ def write(
     """
     _check_arguments(k, temperature, dtype, batch_size, shard_size)
     chosen = _seeds(seeds)
-    ask = jax.jit(_question(teacher, transform, k, temperature, tuple(features)))
+    ask = jax.jit(_question(teacher, transform, k, temperature, tuple(features), tuple(entries)))
     header = Header(
         teacher=digest(variables),
         preprocessing=fingerprint(transform),
@@ -100,7 +104,12 @@ def write(
 
 
 def _question(
-    teacher: Model, transform: Callable[..., Any] | None, k: int | None, temperature: float, features: tuple[str, ...]
+    teacher: Model,
+    transform: Callable[..., Any] | None,
+    k: int | None,
+    temperature: float,
+    features: tuple[str, ...],
+    entries: tuple[str, ...],
 ) -> Callable[..., dict[str, jax.Array]]:
     """`(variables, batch) -> {field: array [B, ...]}` in float32."""
 
@@ -110,34 +119,39 @@ def _question(
         missing = [name for name in features if name not in outputs.features]
         if missing:
             raise ValueError(f"features={missing} are not tapped; the teacher gives {sorted(outputs.features)}.")
+        absent = [name for name in entries if name not in seen]
+        if absent:
+            raise ValueError(f"entries={absent} are not in the transformed batch, which has {sorted(seen)}.")
         if k is None:
             fields = {"logits": outputs.logits.astype(jnp.float32)}
         else:
             ids, log_probs, tail = with_tail(outputs.logits, k=k, temperature=temperature)
             fields = {"ids": ids, "log_probs": log_probs, "tail": tail}
         fields |= {f"features/{name}": outputs.features[name].astype(jnp.float32) for name in features}
+        fields |= {f"{ENTRIES}{name}": seen[name] for name in entries}
         return {**fields, **({"label": batch["label"]} if "label" in batch else {})}
 
     return ask
 
 
 def _fields(ask: Any, variables: Any, batch: dict[str, Any], dtype: str) -> tuple[Field, ...]:
-    """The arrays of a record, from shapes alone; the mass of the rest is small and stays in float32."""
+    """The arrays of a record, from shapes alone; the mass of the rest, which is small, and entries stay as they are."""
     shapes = jax.eval_shape(ask, variables, batch)
 
     def kept(name: str, found: Any) -> str:
-        return dtype if found.dtype == jnp.float32 and name != "tail" else str(found.dtype)
+        narrowed = found.dtype == jnp.float32 and name != "tail" and not name.startswith(ENTRIES)
+        return dtype if narrowed else str(found.dtype)
 
     return tuple(Field(name, kept(name, found), tuple(found.shape[1:])) for name, found in sorted(shapes.items()))
 
 
-def _batch(examples: Examples, indices: np.ndarray, seed: int) -> dict[str, Any]:
+def _batch(examples: "Examples", indices: np.ndarray, seed: int) -> dict[str, Any]:
     """Examples with their augmentation seed."""
     return {**examples.take(indices), AUGMENTATION: np.full(len(indices), seed, np.int32)}
 
 
 def _write_shard(
-    folder: Path, header: Header, ask: Any, variables: Any, examples: Examples, seed: int, first: int, batch_size: int
+    folder: Path, header: Header, ask: Any, variables: Any, examples: "Examples", seed: int, first: int, batch_size: int
 ) -> int:
     """Asks for the examples of one shard and puts it in place."""
     from array_record.python.array_record_module import ArrayRecordWriter

@@ -2,28 +2,41 @@
 
 from jkd.data import augment
 from jkd.data.composed import composed_digits
+from jkd.data.crops import apply_crop, random_resized_crop_params
+from jkd.data.cut_mixing import self_mix, switch_mix
 from jkd.data.duplicates import remove_near_duplicates
 from jkd.data.examples import ArrayExamples, Batch, Examples
+from jkd.data.label_bank import CropBatches, LabelBank, RegionCrops
 from jkd.data.mixing import mix_pairs, mixup
 from jkd.data.records import RecordExamples
 from jkd.data.registry import Splits, load, names
 from jkd.data.rotations import rotation_augment
+from jkd.data.soft_labels import compress_soft_labels, recover_soft_labels
 from jkd.data.sources import EvalBatches, TrainBatches
 
 __all__ = [
     "ArrayExamples",
     "Batch",
+    "CropBatches",
     "EvalBatches",
     "Examples",
+    "LabelBank",
     "RecordExamples",
+    "RegionCrops",
     "Splits",
     "TrainBatches",
+    "apply_crop",
     "augment",
     "composed_digits",
+    "compress_soft_labels",
     "load",
     "mix_pairs",
     "mixup",
     "names",
+    "random_resized_crop_params",
+    "recover_soft_labels",
     "remove_near_duplicates",
     "rotation_augment",
+    "self_mix",
+    "switch_mix",
 ]
