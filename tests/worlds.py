@@ -1,6 +1,7 @@
 """Tiny networks and batches that tests share."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,14 @@ from flax import linen as nn
 import jkd
 
 CLASSES = 3
+
+
+class Case(NamedTuple):
+    """What the protocol suite runs a system on: one that has a step, its teacher, and a batch."""
+
+    distiller: jkd.Distiller
+    teacher: Any
+    batch: Any
 
 
 class Tiny(nn.Module):

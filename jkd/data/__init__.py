@@ -6,6 +6,7 @@ from jkd.data.crops import apply_crop, random_resized_crop_params
 from jkd.data.cut_mixing import self_mix, switch_mix
 from jkd.data.duplicates import remove_near_duplicates
 from jkd.data.examples import ArrayExamples, Batch, Examples
+from jkd.data.graphs import graph_examples, molecules
 from jkd.data.label_bank import CropBatches, LabelBank, RegionCrops
 from jkd.data.mixing import mix_pairs, mixup
 from jkd.data.records import RecordExamples
@@ -13,6 +14,7 @@ from jkd.data.registry import Splits, load, names
 from jkd.data.rotations import rotation_augment
 from jkd.data.soft_labels import compress_soft_labels, recover_soft_labels
 from jkd.data.sources import EvalBatches, TrainBatches
+from jkd.data.weighted import WeightedBatches
 
 __all__ = [
     "ArrayExamples",
@@ -25,13 +27,16 @@ __all__ = [
     "RegionCrops",
     "Splits",
     "TrainBatches",
+    "WeightedBatches",
     "apply_crop",
     "augment",
     "composed_digits",
     "compress_soft_labels",
+    "graph_examples",
     "load",
     "mix_pairs",
     "mixup",
+    "molecules",
     "names",
     "random_resized_crop_params",
     "recover_soft_labels",

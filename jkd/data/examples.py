@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 
 Batch = dict[str, Any]
@@ -31,8 +32,9 @@ class ArrayExamples:
     """Examples held in memory as arrays of one length N.
 
     Args:
-      arrays: arrays by name, each [N, ...]; `label` is kept as int32. `id`, int32 [N], is added where absent: it is
-        the example's index, and stays with the example when a subset is selected.
+      arrays: arrays by name, each [N, ...], or trees of such arrays for what several arrays say together (a graph);
+        `label` is kept as int32. `id`, int32 [N], is added where absent: it is the example's index, and stays with the
+        example when a subset is selected.
 
     Raises:
       ValueError: if `inputs` or `label` is absent, or the lengths differ.
@@ -43,15 +45,17 @@ class ArrayExamples:
       array([2, 0], dtype=int32)
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray]):
+    def __init__(self, arrays: Mapping[str, Any]):
         """Checks the lengths and adds `id`."""
         for name in ("inputs", "label"):
             if name not in arrays:
                 raise ValueError(f"arrays has {sorted(arrays)} but no {name!r}; give arrays with inputs and label.")
-        lengths = {name: len(array) for name, array in arrays.items()}
+        lengths = {name: len(array) for name, array in _leaves(arrays)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"arrays have different lengths {lengths}; give one row of every array for each example.")
-        self._arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        self._arrays: dict[str, Any] = {
+            name: jax.tree.map(np.asarray, array, is_leaf=_is_list) for name, array in arrays.items()
+        }
         self._arrays.setdefault("id", np.arange(lengths["label"]))
         for name in ("label", "id"):
             self._arrays[name] = self._arrays[name].astype(np.int32)
@@ -63,17 +67,17 @@ class ArrayExamples:
 
     def __repr__(self) -> str:
         """Names the arrays and their shapes."""
-        shapes = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in self._arrays.items())
+        shapes = ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in _leaves(self._arrays))
         return f"ArrayExamples({shapes})"
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays themselves, [N, ...] each, by name."""
+    def arrays(self) -> dict[str, Any]:
+        """The arrays themselves, [N, ...] each, or trees of them, by name."""
         return dict(self._arrays)
 
     def take(self, indices: np.ndarray) -> Batch:
         """Returns copies of the rows at `indices` [B] of every array."""
-        return {name: array[indices] for name, array in self._arrays.items()}
+        return {name: jax.tree.map(lambda a: a[indices], array) for name, array in self._arrays.items()}
 
     def select(self, indices: np.ndarray) -> "ArrayExamples":
         """Returns the examples at `indices` as a set of their own; each keeps its `id`."""
@@ -87,8 +91,22 @@ class ArrayExamples:
         """Returns the SHA-256 of names, dtypes, shapes and contents."""
         if self._digest is None:
             content = hashlib.sha256()
-            for name, array in sorted(self._arrays.items()):
+            for name, array in sorted(_leaves(self._arrays), key=lambda leaf: leaf[0]):
                 content.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
                 content.update(np.ascontiguousarray(array).data)
             self._digest = content.hexdigest()
         return self._digest
+
+
+def _leaves(arrays: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The arrays with their names, those of a tree with the path within it."""
+    return [
+        (name + jax.tree_util.keystr(path, separator="/"), leaf)
+        for name, value in arrays.items()
+        for path, leaf in jax.tree_util.tree_flatten_with_path(value, is_leaf=_is_list)[0]
+    ]
+
+
+def _is_list(value: Any) -> bool:
+    """Lists are arrays in the making."""
+    return isinstance(value, list)

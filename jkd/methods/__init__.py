@@ -1,6 +1,20 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
-from jkd.methods import bd_kd, classic, dot, l2d, mixup_kd, pld, supervised
-from jkd.methods.registry import METHODS, add, create
+from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, supervised
+from jkd.methods.registry import METHODS, NO_STEP, SYSTEMS, add, create
 
-__all__ = ["METHODS", "add", "bd_kd", "classic", "create", "dot", "l2d", "mixup_kd", "pld", "supervised"]
+__all__ = [
+    "METHODS",
+    "NO_STEP",
+    "SYSTEMS",
+    "add",
+    "bd_kd",
+    "classic",
+    "create",
+    "dot",
+    "l2d",
+    "mirage",
+    "mixup_kd",
+    "pld",
+    "supervised",
+]

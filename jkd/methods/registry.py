@@ -5,7 +5,7 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, l2d, mixup_kd, pld, supervised
+from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, supervised
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
@@ -18,6 +18,17 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 }
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 
+SYSTEMS: dict[str, Callable[..., Any]] = {
+    "mirage": mirage.mirage,
+}
+"""Every published system that is made of other things, which its function names. It gives a `Distiller` too, unless
+`NO_STEP` says why it cannot."""
+
+NO_STEP: dict[str, str] = {
+    "mirage": "it counts what many graphs have in common; nothing is trained, so that there is no state to step",
+}
+"""Systems that are functions of their data and nothing else, and why."""
+
 
 def add(name: str, distance: Callable[..., Any], *, distill_weight: float, task_weight: float = 1.0) -> None:
     """Registers a distance of one's own as a method: what `jkd.methods.classic.add` says, and the name in `METHODS`."""
@@ -25,11 +36,15 @@ def add(name: str, distance: Callable[..., Any], *, distill_weight: float, task_
     METHODS[name] = classic.method(name)
 
 
-def create(name: str, **arguments: Any) -> Distiller:
-    """Builds a method by its name; `arguments` are those of its function.
+def create(name: str, **arguments: Any) -> Any:
+    """Builds a method or a system by its name; `arguments` are those of its function.
+
+    Returns:
+      A `Distiller`; of the systems in `NO_STEP`, what their function gives.
 
     Raises:
       ValueError: for an unknown name; gives the nearest and the list.
     """
-    _check.known("name", name, METHODS, what="method")
-    return METHODS[name](**arguments)
+    known = {**METHODS, **SYSTEMS}
+    _check.known("name", name, known, what="method")
+    return known[name](**arguments)

@@ -15,6 +15,7 @@ from jkd.nets.connectors import (
     ReviewFusion,
 )
 from jkd.nets.convnets import ConvNet, LabelQueryConvNet, convnet, convnet1d
+from jkd.nets.graph_networks import GraphClassifier, gat, gcn, gin
 from jkd.nets.label_queries import LabelQueryDecoder
 from jkd.nets.mlps import MLP, mlp
 from jkd.nets.mobilenets import (
@@ -61,6 +62,7 @@ __all__ = [
     "Decoder",
     "DecoderBlock",
     "Factors",
+    "GraphClassifier",
     "LabelQueryConvNet",
     "LabelQueryDecoder",
     "LinearEmbed",
@@ -81,6 +83,9 @@ __all__ = [
     "create",
     "decoder_rules",
     "empty_cache",
+    "gat",
+    "gcn",
+    "gin",
     "llama2_7b",
     "mlp",
     "mobilenet_v1",

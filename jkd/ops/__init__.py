@@ -14,6 +14,7 @@ from jkd.ops.pooling import adaptive_avg_pool
 from jkd.ops.reductions import masked_mean, pearson
 from jkd.ops.returns import length_normalized_returns
 from jkd.ops.sampling import sample_teacher_targets
+from jkd.ops.segments import masked_segment_sum
 
 __all__ = [
     "adaptive_avg_pool",
@@ -23,6 +24,7 @@ __all__ = [
     "length_normalized_returns",
     "marginalize_joint_logits",
     "masked_mean",
+    "masked_segment_sum",
     "overhaul_margin",
     "pairwise_distances",
     "pearson",

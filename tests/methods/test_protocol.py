@@ -1,7 +1,13 @@
-"""The protocol that every registered method keeps."""
+"""The protocol that every registered method and system keeps.
+
+A system says in its own test file, as `case()`, on what it is run here: a `worlds.Case` if it has a step, otherwise
+what it is called with.
+"""
 
 import functools
+import importlib
 import inspect
+import random
 
 import jax
 import jax.numpy as jnp
@@ -22,44 +28,49 @@ RUN = {
 
 
 class OneBatch:
-    """The same batch at every step."""
+    """The same batch at every step, but that the source fails at one."""
+
+    def __init__(self, batch, stops=None):
+        self.batch, self.stops = batch, stops
 
     def __getitem__(self, step):
-        del step
-        return worlds.images()
-
-
-class Stops(OneBatch):
-    """A source that fails."""
-
-    def __getitem__(self, step):
-        if step == 18:
+        if step == self.stops:
             raise RuntimeError("the disk is gone")
-        return super().__getitem__(step)
+        return self.batch
 
 
 @functools.cache
 def build(name):
     """A method on tiny networks; built once, so that its tests share compilations."""
+    if name in methods.SYSTEMS:
+        return own_case(name)
     net = jkd.from_linen(worlds.STAGES, taps=methods.classic.TAPS)
     wanted = inspect.signature(methods.METHODS[name]).parameters
     facts = {key: value for key, value in worlds.facts().items() if key in wanted}
-    return methods.create(name, student=net, teacher=net, learning_rate=0.01, **facts)
+    distiller = methods.create(name, student=net, teacher=net, learning_rate=0.01, **facts)
+    return worlds.Case(distiller, worlds.stages_variables(), worlds.images())
 
 
-@pytest.fixture(params=sorted(methods.METHODS))
+def own_case(name):
+    """What a system's test file says it is run on."""
+    return importlib.import_module(f"tests.methods.test_{name}").case()
+
+
+@pytest.fixture(params=sorted({*methods.METHODS, *methods.SYSTEMS} - set(methods.NO_STEP)))
 def name(request):
     return request.param
 
 
 def test_arguments_are_named_and_keyword_only(name):
-    parameters = inspect.signature(methods.METHODS[name]).parameters
+    parameters = inspect.signature({**methods.METHODS, **methods.SYSTEMS}[name]).parameters
     assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
-    assert {"student", "teacher", "learning_rate", "transform", "accumulate"} <= set(parameters)
+    assert "learning_rate" in parameters
+    if name in methods.METHODS:
+        assert {"student", "teacher", "transform", "accumulate"} <= set(parameters)
 
 
 def test_a_step_keeps_the_form_of_the_state_and_reaches_no_teacher(name):
-    distiller, batch, teacher = build(name), worlds.images(), worlds.stages_variables()
+    distiller, teacher, batch = build(name)
     state = jax.eval_shape(distiller.init, jax.random.key(0), batch)
     after = jax.eval_shape(distiller.step, state, teacher, batch)[0]
     assert jax.tree.structure(after) == jax.tree.structure(state)
@@ -85,12 +96,12 @@ def zeros(shapes):
 
 
 def test_losses_fall_and_a_run_that_stops_and_goes_on_is_the_unbroken_run_to_the_bit(name, tmp_path):
-    distiller, teacher = build(name), worlds.stages_variables()
+    distiller, teacher, batch = build(name)
     before = jax.tree.map(np.array, teacher)
-    whole = train.fit(distiller, teacher, OneBatch(), workdir=tmp_path / "whole", **RUN)
+    whole = train.fit(distiller, teacher, OneBatch(batch), workdir=tmp_path / "whole", **RUN)
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        train.fit(distiller, teacher, Stops(), workdir=tmp_path / "broken", **RUN)
-    resumed = train.fit(distiller, teacher, OneBatch(), workdir=tmp_path / "broken", **RUN)
+        train.fit(distiller, teacher, OneBatch(batch, stops=18), workdir=tmp_path / "broken", **RUN)
+    resumed = train.fit(distiller, teacher, OneBatch(batch), workdir=tmp_path / "broken", **RUN)
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
@@ -115,3 +126,35 @@ def falls(history):
 def test_unknown_methods_are_refused():
     with pytest.raises(ValueError, match=r"name='dott' is not a known method\. Did you mean 'dot'\?"):
         methods.create("dott")
+
+
+@pytest.mark.parametrize("without", sorted(methods.NO_STEP))
+def test_what_has_no_step_says_why_and_is_a_function_of_its_arguments(without):
+    function = methods.SYSTEMS[without]
+    assert len(methods.NO_STEP[without].split()) > 5
+    options = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+    assert {p.kind for p in options} <= {inspect.Parameter.KEYWORD_ONLY}
+    arguments, keywords = own_case(without)
+    before = jax.tree.map(np.array, (arguments, keywords))
+    found = []
+    for seed in (0, 1):
+        random.seed(seed)
+        np.random.seed(seed)
+        found.append(function(*arguments, **keywords))
+    assert not isinstance(found[0], jkd.Distiller)
+    assert jax.tree.leaves(found[0])
+    for first, second in ((arguments, keywords), before), found:
+        jax.tree.map(same, first, second)
+
+
+def same(first, second):
+    """Equal arrays, or equal sets of examples."""
+    if isinstance(first, jkd.data.ArrayExamples):
+        assert first.digest() == second.digest()
+    else:
+        np.testing.assert_array_equal(first, second)
+
+
+def test_no_name_is_given_twice():
+    assert not set(methods.METHODS) & set(methods.SYSTEMS)
+    assert set(methods.NO_STEP) <= set(methods.SYSTEMS)
