@@ -14,6 +14,7 @@ from jkd.data.registry import Splits, load, names
 from jkd.data.rotations import rotation_augment
 from jkd.data.soft_labels import compress_soft_labels, recover_soft_labels
 from jkd.data.sources import EvalBatches, TrainBatches
+from jkd.data.staged import StagedBatches
 from jkd.data.weighted import WeightedBatches
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "RecordExamples",
     "RegionCrops",
     "Splits",
+    "StagedBatches",
     "TrainBatches",
     "WeightedBatches",
     "apply_crop",

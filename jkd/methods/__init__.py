@@ -1,6 +1,6 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
-from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, supervised
+from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, ssld, supervised
 from jkd.methods.registry import METHODS, NO_STEP, SYSTEMS, add, create
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "mirage",
     "mixup_kd",
     "pld",
+    "ssld",
     "supervised",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, supervised
+from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, ssld, supervised
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
@@ -14,6 +14,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
     "l2d": l2d.l2d,
     "mixup_kd": mixup_kd.mixup_kd,
     "pld": pld.pld,
+    "ssld": ssld.ssld,
     **{name: classic.method(name) for name in classic.names()},
 }
 """Every method that trains one student beside one frozen teacher on labelled batches."""
