@@ -118,6 +118,7 @@ def facts():
     norms = jkd.nets.stage_norms(STAGES, stages_variables()["params"])
     return {
         "first_steps": 5,
+        "fine_tune_learning_rate": 0.01,
         "margins": tuple(np.asarray(jkd.ops.overhaul_margin(*norm)) for norm in norms),
         "population": jkd.methods.classic.Population.of(IMAGE_IDS, IMAGE_LABELS),
         "negatives": 7,
