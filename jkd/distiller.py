@@ -131,14 +131,14 @@ def distill(
 
     def init(key: Array, batch: Batch) -> DistillState:
         *keys, run_key = jax.random.split(key, 3)
-        example = _prepare(batch, transform, jax.random.key(0))
+        example = prepare(batch, transform, jax.random.key(0))
         params, collections = initial_variables(parts, keys, example)
         reach = reach_of(parts, params, collections, example)
         return DistillState(jnp.int32(0), run_key, params, collections, optimizer.init(params), reach)
 
     def step(state: DistillState, teacher_variables: Any, batch: Batch) -> tuple[DistillState, Metrics]:
         augment_key, part_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch = _prepare(batch, transform, augment_key)
+        batch = prepare(batch, transform, augment_key)
         count = _count(batch)
         together = not isinstance(optimizer, PerTermTransformation)
         part = functools.partial(_part, parts, state, teacher_variables, count, accumulate, together)
@@ -208,7 +208,7 @@ def _advance(
     return state._replace(step=state.step + 1, params=params, collections=collections, opt_state=kept_opt_state), logged
 
 
-def _prepare(batch: Batch, transform: Transform | None, key: Array) -> Batch:
+def prepare(batch: Batch, transform: Transform | None, key: Array) -> Batch:
     """Checks a batch and augments it, each row with a key of its own that does not depend on the devices."""
     if "inputs" not in batch:
         raise ValueError(f"batch has the entries {sorted(batch)} but no 'inputs'; rename the one the networks take.")

@@ -1,6 +1,7 @@
 """Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
 
 from jkd.data import augment
+from jkd.data.clutter import scenes, visible_share
 from jkd.data.composed import composed_digits
 from jkd.data.crops import apply_crop, random_resized_crop_params
 from jkd.data.cut_mixing import self_mix, switch_mix
@@ -44,6 +45,8 @@ __all__ = [
     "recover_soft_labels",
     "remove_near_duplicates",
     "rotation_augment",
+    "scenes",
     "self_mix",
     "switch_mix",
+    "visible_share",
 ]

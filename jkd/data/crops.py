@@ -101,6 +101,10 @@ def apply_crop(image: jax.Array, box: jax.Array, flip: jax.Array, size: int | tu
         cut = jax.image.scale_and_translate(one, shape, (0, 1), zoom, -place[:2] * sides * zoom, "linear")
         return jnp.where(mirrored, cut[:, ::-1], cut)
 
+    leading = max(image.ndim - 3, box.ndim - 1, flip.ndim)
+    image, box, flip = (
+        x.reshape((1,) * (leading + own - x.ndim) + x.shape) for x, own in ((image, 3), (box, 1), (flip, 0))
+    )
     return jnp.vectorize(crop, signature="(h,w,c),(b),()->(s,t,c)")(image, box, flip)
 
 

@@ -1,6 +1,6 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
-from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, ssld, supervised
+from jkd.methods import bd_kd, classic, dot, ferkd, l2d, mirage, mixup_kd, pld, ssld, supervised
 from jkd.methods.registry import METHODS, NO_STEP, SYSTEMS, add, create
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "classic",
     "create",
     "dot",
+    "ferkd",
     "l2d",
     "mirage",
     "mixup_kd",

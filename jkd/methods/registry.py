@@ -5,12 +5,13 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, l2d, mirage, mixup_kd, pld, ssld, supervised
+from jkd.methods import bd_kd, classic, dot, ferkd, l2d, mirage, mixup_kd, pld, ssld, supervised
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
     "dot": dot.dot,
     "bd_kd": bd_kd.bd_kd,
+    "ferkd": ferkd.ferkd,
     "l2d": l2d.l2d,
     "mixup_kd": mixup_kd.mixup_kd,
     "pld": pld.pld,
