@@ -1,7 +1,7 @@
-"""What a row of a batch is beside its data: under which augmentation it is seen, and what a teacher said of it.
+"""What comes with a batch beside its data: how its rows are seen, what a teacher said of them, what is held out.
 
-Both are optional entries of a batch. They make a view of an example a function of (example, seed) alone, so that a
-teacher can be asked before the training.
+All are optional entries of a batch. The first two make a view of an example a function of (example, seed) alone, so
+that a teacher can be asked before the training.
 """
 
 from typing import Any
@@ -16,6 +16,24 @@ AUGMENTATION = "augmentation"
 
 TEACHER = "teacher"
 """Entry of a batch: the teacher's `Outputs`, each leaf with rows `[B, ...]`."""
+
+
+HELD_OUT = "held_out"
+"""Entry of a batch: a second batch, of examples that are not trained on (`jkd.data.WithHeldOut`)."""
+
+
+def held_out(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The batch that is trained on, and the one that its outer loss is taken of.
+
+    Raises:
+      ValueError: if the batch brings none; says how it would.
+    """
+    if HELD_OUT not in batch:
+        raise ValueError(
+            f"batch has the entries {sorted(batch)} but no {HELD_OUT!r}, which this method takes its outer loss of; "
+            "pass the source through jkd.data.WithHeldOut, or run the experiment with --held_out=0.1."
+        )
+    return {name: value for name, value in batch.items() if name != HELD_OUT}, batch[HELD_OUT]
 
 
 def view_keys(ids: jax.Array, seeds: jax.Array) -> jax.Array:

@@ -123,6 +123,7 @@ def facts():
         "population": jkd.methods.classic.Population.of(IMAGE_IDS, IMAGE_LABELS),
         "negatives": 7,
         "label_embeddings": class_maps,
+        "class_mean_probs": 0.1 + 0.7 * np.eye(CLASSES, dtype=np.float32),
     }
 
 

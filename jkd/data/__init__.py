@@ -11,10 +11,10 @@ from jkd.data.graphs import graph_examples, molecules
 from jkd.data.label_bank import CropBatches, LabelBank, RegionCrops
 from jkd.data.mixing import mix_pairs, mixup
 from jkd.data.records import RecordExamples
-from jkd.data.registry import Splits, load, names
+from jkd.data.registry import Splits, hold_out, load, names
 from jkd.data.rotations import rotation_augment
 from jkd.data.soft_labels import compress_soft_labels, recover_soft_labels
-from jkd.data.sources import EvalBatches, TrainBatches
+from jkd.data.sources import EvalBatches, TrainBatches, WithHeldOut
 from jkd.data.staged import StagedBatches
 from jkd.data.weighted import WeightedBatches
 
@@ -31,11 +31,13 @@ __all__ = [
     "StagedBatches",
     "TrainBatches",
     "WeightedBatches",
+    "WithHeldOut",
     "apply_crop",
     "augment",
     "composed_digits",
     "compress_soft_labels",
     "graph_examples",
+    "hold_out",
     "load",
     "mix_pairs",
     "mixup",

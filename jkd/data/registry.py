@@ -30,6 +30,8 @@ class Splits(NamedTuple):
     """The name it was loaded by."""
     transform: Transform
     """Augments and standardises a batch, on the device."""
+    held_out: Examples | None = None
+    """What bi-level methods take their outer loss of, where `hold_out` has set it apart; not in `train`."""
 
 
 class _Builtin(NamedTuple):
@@ -101,6 +103,35 @@ def load(
             raise ValueError(f"data_dir={data_dir!r} does not apply to {name}, which is not read from disk; leave it.")
         return _load_builtin(name, seed, validation, num_train)
     return _load_images(name, data_dir, seed, validation, num_train)
+
+
+def hold_out(splits: Splits, share: float, *, seed: int = 0) -> Splits:
+    """Sets a part of the training examples apart, on which no step trains.
+
+    Args:
+      splits: of a data set. Validation and test stay as they are.
+      share: of the training examples, in (0, 1), at least one of them; chosen class by class where labels are at hand.
+      seed: of the choice, in [0, 2**64).
+
+    Returns:
+      The splits with `held_out`, and a `train` without it.
+
+    Raises:
+      ValueError: if `share` is out of range or leaves one of the two parts empty.
+
+    Example:
+      >>> apart = hold_out(load("digits"), 0.1)
+      >>> len(apart.train), len(apart.held_out)
+      (1131, 126)
+    """
+    rows = len(splits.train)
+    size = round(share * rows)
+    if not 0 < share < 1 or not 0 < size < rows:
+        raise ValueError(f"share={share} of {rows} training examples must leave both parts at least one example.")
+    labels = splits.train.labels() if isinstance(splits.train, ArrayExamples) else np.zeros(rows, np.int32)
+    chosen = stratified_choice(labels, size, seed=(seed, 2))
+    kept = np.setdiff1d(np.arange(rows), chosen, assume_unique=True)
+    return splits._replace(train=splits.train.select(kept), held_out=splits.train.select(chosen))
 
 
 def _load_builtin(name: str, seed: int, validation: float | None, num_train: int | None) -> Splits:

@@ -2,6 +2,7 @@
 
 import operator
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -113,6 +114,39 @@ class EvalBatches:
         rows = first + np.arange(self._rows.start, self._rows.stop)
         mask = rows < len(self.examples)
         return {**self.examples.take(np.where(mask, rows, first)), "mask": mask}
+
+
+class WithHeldOut:
+    """Batches that each bring a second one, of examples that are not trained on: what an outer loss is taken of.
+
+    `batches[step]` is `{**train[step], "held_out": held_out[step]}`: a function of the step if both sources are, so
+    that a run of a bi-level method resumes like any other. It is a source for `grain.MapDataset.source`.
+
+    Args:
+      train: what the student is trained on, `step -> batch`.
+      held_out: `step -> batch`, without end, such as `TrainBatches` of a held-out part (`jkd.data.hold_out`). Its
+        batches may have another number of rows.
+
+    Example:
+      >>> from jkd.data import ArrayExamples
+      >>> examples = ArrayExamples({"inputs": np.zeros((4, 2), np.float32), "label": np.array([0, 1, 1, 0])})
+      >>> parts = (examples.select(np.array(rows)) for rows in ([0, 1, 2], [3]))
+      >>> batch = WithHeldOut(*(TrainBatches(part, 3, seed=0) for part in parts))[7]
+      >>> sorted(batch["id"].tolist()), batch["held_out"]["id"].tolist()
+      ([0, 1, 2], [3, 3, 3])
+    """
+
+    def __init__(self, train: Any, held_out: Any):
+        """Keeps both; reads nothing."""
+        self.train, self.held_out = train, held_out
+
+    def __len__(self) -> int:
+        """Returns the number of training batches."""
+        return len(self.train)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Returns batch `step` with that of the held-out examples."""
+        return {**self.train[step], "held_out": self.held_out[step]}
 
 
 def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:

@@ -1,6 +1,6 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
-from jkd.methods import bd_kd, classic, dot, ferkd, l2d, mirage, mixup_kd, pld, ssld, supervised
+from jkd.methods import bd_kd, classic, dot, ferkd, l2d, mirage, mixup_kd, pld, ssld, supervised, tgeo_kd
 from jkd.methods.registry import METHODS, NO_STEP, SYSTEMS, add, create
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "pld",
     "ssld",
     "supervised",
+    "tgeo_kd",
 ]

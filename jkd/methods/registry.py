@@ -5,7 +5,7 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, ferkd, l2d, mirage, mixup_kd, pld, ssld, supervised
+from jkd.methods import bd_kd, classic, dot, ferkd, l2d, mirage, mixup_kd, pld, ssld, supervised, tgeo_kd
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
@@ -16,6 +16,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
     "mixup_kd": mixup_kd.mixup_kd,
     "pld": pld.pld,
     "ssld": ssld.ssld,
+    "tgeo_kd": tgeo_kd.tgeo_kd,
     **{name: classic.method(name) for name in classic.names()},
 }
 """Every method that trains one student beside one frozen teacher on labelled batches."""

@@ -4,8 +4,10 @@ from jkd.optim.composition import PerTermState, PerTermTransformation, per_term
 from jkd.optim.layerwise import layerwise_lr
 from jkd.optim.momentum import dot, trace_shared
 from jkd.optim.promotion import standard_promotion
+from jkd.optim.unroll import LookAhead, unroll_sgd, unrolled_hypergradient
 
 __all__ = [
+    "LookAhead",
     "PerTermState",
     "PerTermTransformation",
     "dot",
@@ -13,4 +15,6 @@ __all__ = [
     "per_term",
     "standard_promotion",
     "trace_shared",
+    "unroll_sgd",
+    "unrolled_hypergradient",
 ]

@@ -27,6 +27,11 @@ RUN = {
 }
 
 
+def batch_of_all():
+    """A batch with all that methods may ask of one."""
+    return {**worlds.images(), "held_out": worlds.images(seed=1)}
+
+
 class OneBatch:
     """The same batch at every step, but that the source fails at one."""
 
@@ -48,7 +53,7 @@ def build(name):
     wanted = inspect.signature(methods.METHODS[name]).parameters
     facts = {key: value for key, value in worlds.facts().items() if key in wanted}
     distiller = methods.create(name, student=net, teacher=net, learning_rate=0.01, **facts)
-    return worlds.Case(distiller, worlds.stages_variables(), worlds.images())
+    return worlds.Case(distiller, worlds.stages_variables(), batch_of_all())
 
 
 def own_case(name):
