@@ -18,7 +18,6 @@ from experiments.common import outputs, study
 from jkd import data, metrics, train
 from jkd.methods import bd_kd
 from jkd.model import Variables
-from jkd.train import steps
 
 FLAGS = flags.FLAGS
 COLUMNS = {
@@ -64,25 +63,11 @@ def measure(bench: common.Bench, variables: Variables, answers: outputs.Answers)
 
 def teachers_accuracy(bench: common.Bench, arm: common.Arm, cells: Sequence[common.Cell]) -> list[float]:
     """Test accuracy of the teachers that learned beside the students, from the last checkpoints."""
-    splits = bench.splits
-    distiller = common.build_arm(bench, arm, bench.setting.steps(splits))
-    batch = {name: value for name, value in data.EvalBatches(splits.train, 2)[0].items() if name != "mask"}
-
-    def carry(key: jax.Array) -> Any:
-        return steps.initial_carry(distiller, distiller.init(key, batch), (), batch)
-
-    like = jax.eval_shape(carry, jax.random.key(0))
-    evaluate = train.evaluator(train.classification(bench.teacher.model, splits.transform))
-    found = []
-    for cell in cells:
-        checkpoints = train.Checkpoints(cell.weights.parent / "checkpoints")
-        restored = checkpoints.restore(like)
-        checkpoints.close()
-        if restored is None:
-            raise ValueError(f"{cell.weights.parent} holds no checkpoint; delete the folder and run again.")
-        variables = bd_kd.trained_teacher(restored[1].state)
-        found.append(evaluate(variables, data.EvalBatches(splits.test, 500))["accuracy"])
-    return found
+    distiller = common.build_arm(bench, arm, bench.setting.steps(bench.splits))
+    evaluate = train.evaluator(train.classification(bench.teacher.model, bench.splits.transform))
+    states = [outputs.last_state(bench, distiller, cell) for cell in cells]
+    test = data.EvalBatches(bench.splits.test, 500)
+    return [evaluate(bd_kd.trained_teacher(state), test)["accuracy"] for state in states]
 
 
 def plot_calibration(path: Path, found: study.Study) -> None:

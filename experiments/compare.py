@@ -25,7 +25,9 @@ from absl import flags
 from rich.console import Console
 
 from experiments import common
-from jkd import _check, data, methods, nets, ops
+from experiments.common import outputs
+from experiments.common.cells import train_batches
+from jkd import _check, methods, nets, ops
 from jkd.methods import classic
 
 FLAGS = flags.FLAGS
@@ -81,7 +83,7 @@ def run(
     folder = Path(setting.workdir) / f"{teacher}_{student}"
     bench = common.make_bench(setting._replace(workdir=str(folder)), splits, module, frozen, temperature=4.0)
     arms = {name: _arm(name, learning_rate, optimizer, setting) for name in names}
-    facts = _facts(bench, net)
+    facts = _facts(bench, net, names)
     unfit = _unfit(bench, arms, facts)
     if unfit and not skip_unfit:
         name, reason = next(iter(unfit.items()))
@@ -135,13 +137,15 @@ def _arm(name: str, learning_rate: float, optimizer: str, setting: common.Settin
     return {"method": name, "learning_rate": rate, "weight_decay": setting.weight_decay, **chosen}
 
 
-def _facts(bench: common.Bench, teacher: Any) -> dict[str, Any]:
+def _facts(bench: common.Bench, teacher: Any, names: Sequence[str]) -> dict[str, Any]:
     """What methods may ask of a run: margins of the teacher, the training examples, how many negatives to draw."""
     train: Any = bench.splits.train
     found: dict[str, Any] = {"negatives": min(16384, max(1, len(train) // 3))}
     if bench.splits.name != "imagenet2012":
         ids = train.take(np.arange(len(train)))["id"]
         found["population"] = classic.Population.of(ids, train.labels())
+        if any("class_mean_probs" in inspect.signature(methods.METHODS[name]).parameters for name in names):
+            found["class_mean_probs"] = outputs.teacher_class_means(bench.teacher, bench.splits)
     try:
         norms = nets.stage_norms(teacher, bench.teacher.variables["params"])
     except ValueError:
@@ -159,7 +163,7 @@ def _wanted(name: str, facts: Mapping[str, Any], steps: int) -> dict[str, Any]:
 def _unfit(bench: common.Bench, arms: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
     """Methods that the pair of networks cannot run, with the reason; found from shapes alone."""
     steps = bench.setting.steps(bench.splits)
-    batch = {name: value for name, value in data.EvalBatches(bench.splits.train, 2)[0].items() if name != "mask"}
+    batch = train_batches(bench, 0)[0]
     found = {}
     for name, arm in arms.items():
         try:

@@ -38,10 +38,12 @@ class Setting(NamedTuple):
     evaluations: int = 16
     max_nonfinite: int = 10
     progress: bool = True
+    held_out: float = 0.0
 
     def load(self) -> data.Splits:
-        """The data set; the split of train and validation is the same for all seeds."""
-        return data.load(self.dataset, data_dir=self.data_dir, num_train=self.num_train)
+        """The data set; its parts are the same for all seeds."""
+        splits = data.load(self.dataset, data_dir=self.data_dir, num_train=self.num_train)
+        return data.hold_out(splits, self.held_out) if self.held_out else splits
 
     def steps(self, splits: data.Splits, epochs: float | None = None) -> int:
         """Number of steps of a run."""
@@ -54,6 +56,7 @@ class Setting(NamedTuple):
             **{name: getattr(self, name) for name in names},
             **self.scale.config(),
             "data_digest": splits.train.digest(),
+            **({} if splits.held_out is None else {"held_out_digest": splits.held_out.digest()}),
         }
 
     def placement(self) -> train.Placement:
@@ -168,6 +171,15 @@ def answered_sources(splits: data.Splits, teacher: Teacher) -> dict[str, train.S
     }
 
 
+def train_batches(bench: Bench, seed: int, shard: tuple[int, int] = (0, 1)) -> Any:
+    """What a cell is trained on, each batch with a held-out one where examples were held out."""
+    rows, splits = bench.setting.batch_size, bench.splits
+    batches = data.TrainBatches(splits.train, rows, seed=seed, shard=shard)
+    if splits.held_out is None:
+        return batches
+    return data.WithHeldOut(batches, data.TrainBatches(splits.held_out, rows, seed=seed, shard=shard))
+
+
 def run_cell(
     bench: Bench, make: Callable[[], Distiller], *, name: str, seed: int, steps: int, config: Mapping[str, Any]
 ) -> Cell:
@@ -224,7 +236,7 @@ def _train_cell(
     result = train.fit(
         distiller,
         bench.teacher.variables,
-        data.TrainBatches(bench.splits.train, setting.batch_size, seed=seed, shard=placement.shard),
+        train_batches(bench, seed, placement.shard),
         steps=steps,
         workdir=directory,
         seed=seed,

@@ -35,6 +35,8 @@ def define_flags(**defaults: Any) -> None:
     flags.DEFINE_integer("seeds", default("seeds", 3), "Number of seeds, 0, 1, …", 1)
     flags.DEFINE_float("epochs", default("epochs", 48), "Passes over the training examples.", 0)
     flags.DEFINE_float("teacher_epochs", default("teacher_epochs", 48), "The same, of the teacher.", 0)
+    held = "Share of the training examples that is held out, for methods with an outer loss; 0 for none."
+    flags.DEFINE_float("held_out", default("held_out", 0.0), held, 0, 0.9)
     flags.DEFINE_integer("batch_size", default("batch_size", 64), "Rows of a step's batch, over all devices.", 1)
     flags.DEFINE_float("learning_rate", default("learning_rate", 0.05), "Rate of SGD at the start.", 0)
     flags.DEFINE_float("weight_decay", default("weight_decay", 5e-4), "Coupled L2 coefficient.", 0)
@@ -98,4 +100,5 @@ def setting_from_flags() -> Setting:
         evaluations=min(FLAGS.evaluations, 2) if smoke else FLAGS.evaluations,
         max_nonfinite=FLAGS.max_nonfinite,
         progress=FLAGS.progress and distributed.primary(),
+        held_out=FLAGS.held_out,
     )

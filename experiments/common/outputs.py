@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments.common.cells import Bench, Cell
-from jkd import io
+from experiments.common.cells import EVAL_ROWS, Bench, Cell, Teacher, train_batches
+from jkd import data, io, ops, train
+from jkd.distiller import Distiller
 from jkd.model import Model, Variables
+from jkd.train import steps
 
 
 class Answers(NamedTuple):
@@ -32,6 +35,40 @@ def student_variables(bench: Bench, module: nn.Module, cell: Cell) -> Variables:
     batch = bench.splits.transform(bench.sources["test"][0], None)
     like = jax.eval_shape(bench.student.init, jax.random.key(0), batch["inputs"][:1])
     return io.load_weights(cell.weights, like, network=module)
+
+
+def last_state(bench: Bench, distiller: Distiller, cell: Cell) -> Any:
+    """The state of a cell after its last step, with all that lived beside the student.
+
+    Raises:
+      ValueError: if the cell's folder holds no checkpoint.
+    """
+
+    def carry(key: jax.Array) -> Any:
+        state = distiller.init(key, batch)
+        return steps.initial_carry(distiller, state, bench.teacher.variables, batch)
+
+    batch = train_batches(bench, 0)[0]
+    checkpoints = train.Checkpoints(cell.weights.parent / "checkpoints")
+    restored = checkpoints.restore(jax.eval_shape(carry, jax.random.key(0)))
+    checkpoints.close()
+    if restored is None:
+        raise ValueError(f"{cell.weights.parent} holds no checkpoint; delete the folder and run again.")
+    return restored[1].state
+
+
+def teacher_class_means(teacher: Teacher, splits: data.Splits) -> jax.Array:
+    """The teacher's mean probabilities over the training examples of each class, without augmentation, `[C, C]`."""
+    transform: Any = splits.transform
+    batches, logits = data.EvalBatches(splits.train, EVAL_ROWS), _logits_of(teacher.model, transform)
+    found, labels = [], []
+    for index in range(len(batches)):
+        batch = batches[index]
+        found.append(np.asarray(logits(teacher.variables, batch))[batch["mask"]])
+        labels.append(batch["label"][batch["mask"]])
+    probabilities = jax.nn.softmax(np.concatenate(found))
+    marks = jnp.asarray(np.concatenate(labels))
+    return ops.class_mean_probabilities(probabilities, marks, num_classes=splits.num_classes)
 
 
 def answers_on_test(bench: Bench, students: Sequence[Variables]) -> list[Answers]:

@@ -73,6 +73,7 @@ def study(
     temperature: float,
     measure: Measure,
     columns: Columns,
+    facts: Mapping[str, Arm] | None = None,
 ) -> Study:
     """Trains every arm from the same seeds, and measures the students.
 
@@ -86,13 +87,16 @@ def study(
       temperature: of the reported divergence.
       measure: `(bench, student's variables, answers on the test split) -> figures`.
       columns: of those figures, as `common.table.COLUMNS`; empty where not in it.
+      facts: by row's label, what its method learns of the run beyond the arm's plain values.
 
     Returns:
       The rows, the teacher's first, and the cells.
     """
     module = network("student", networks.student, splits.num_classes, networks.student_width)
     bench = make_bench(setting, splits, module, frozen, temperature=temperature)
-    cells = {label: run_arm(bench, label, arm, seeds=seeds) for label, arm in arms.items()}
+    cells = {
+        label: run_arm(bench, label, arm, seeds=seeds, facts=(facts or {}).get(label)) for label, arm in arms.items()
+    }
     rows = [teacher_row(frozen)]
     for label, runs in cells.items():
         weights = [student_variables(bench, module, cell) for cell in runs]
