@@ -7,7 +7,9 @@ from jkd.data.examples import ArrayExamples
 _SIDES = (0.4, 0.65)
 
 
-def scenes(pieces: ArrayExamples, count: int, *, size: int = 32, seed: int = 0, clutter: int = 6) -> ArrayExamples:
+def scenes(
+    pieces: ArrayExamples, count: int, *, size: int = 32, seed: int = 0, clutter: int = 6, opaque: bool = False
+) -> ArrayExamples:
     """Lays each drawn image at a random place and size on a canvas of smooth noise and of scraps of other images.
 
     A canvas has one whole image, 0.4 to 0.65 of its side large, whose label it has, and `clutter` scraps (quarters of
@@ -15,11 +17,12 @@ def scenes(pieces: ArrayExamples, count: int, *, size: int = 32, seed: int = 0, 
     is not empty. Always the same scenes for the same arguments.
 
     Args:
-      pieces: `inputs` [N, h, w, C] in [0, 1], square, with dark ground.
+      pieces: `inputs` [N, h, w, C] in [0, 1], square.
       count: how many scenes, at least 1; images are drawn evenly.
       size: height and width of the canvas, at least that of the images.
       seed: of everything that is drawn.
       clutter: scraps on each canvas, at least 0.
+      opaque: whether an image covers what is under it (photographs), or is added to it (strokes on dark ground).
 
     Returns:
       `inputs` float32 [count, size, size, C] in [0, 1], `label`, and `object`, float32 [count, 4]: where the image
@@ -45,7 +48,7 @@ def scenes(pieces: ArrayExamples, count: int, *, size: int = 32, seed: int = 0, 
     for row, chosen in enumerate(drawn):
         side = int(rng.integers(round(_SIDES[0] * size), round(_SIDES[1] * size) + 1))
         top, left = rng.integers(0, size - side + 1, 2)
-        ground = canvas[row].copy()
+        ground = np.zeros_like(canvas[row]) if opaque else canvas[row].copy()
         for _ in range(clutter):
             _lay(canvas[row], 0.35 * _scrap(images[rng.integers(len(images))], side, rng), rng.integers(0, size, 2))
         canvas[row, top : top + side, left : left + side] = ground[top : top + side, left : left + side]

@@ -129,7 +129,7 @@ def cut_and_paste(
     low, high = jnp.round(middle - half), jnp.round(middle + half)
     inside = [
         (place >= low[:, axis, None]) & (place < high[:, axis, None])
-        for axis, place in enumerate((jnp.arange(float(side))[None] for side in (height, width)))
+        for axis, place in enumerate(jnp.arange(float(side))[None] for side in (height, width))
     ]
     box = inside[0][:, :, None] & inside[1][:, None, :]
     left = 1 - box.mean((1, 2), dtype=jnp.float32)

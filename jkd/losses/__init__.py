@@ -8,7 +8,7 @@ anything, NaN and infinity included; where everything is masked, value and gradi
 
 from jkd.losses.attention import attention_transfer, factor_transfer, flow_of_solution, neuron_selectivity
 from jkd.losses.classification import cross_entropy, soft_cross_entropy
-from jkd.losses.contrastive import CRDResult, crd, info_nce
+from jkd.losses.contrastive import CRDResult, clip_loss, crd, info_nce
 from jkd.losses.cross_tokenizer import hybrid_uld, uld
 from jkd.losses.decoupled import dkd
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
@@ -49,6 +49,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_kl_divergence",
     "class_aware_embedding",
+    "clip_loss",
     "clipped_policy_gradient",
     "clipped_surrogate",
     "correlation_congruence",

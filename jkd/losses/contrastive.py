@@ -60,6 +60,40 @@ def info_nce(
     return masked_mean(cross_entropy(scores, labels, where=pairs), rows)
 
 
+def clip_loss(image: jax.Array, text: jax.Array, *, scale: Any, where: jax.Array | None = None) -> jax.Array:
+    """Contrast of paired embeddings in both directions: each row of one side picks its partner of the other.
+
+    `(info_nce(u, v) + info_nce(v, u)) / 2` of the rows made unit, at the temperature `1 / scale`.
+
+    Args:
+        image: u, `[B, D]`, floating. **Gradient passes to both sides.**
+        text: v, `[B, D]`, floating.
+        scale: greater than 0, a number or a scalar array; CLIP learns it, from 1 / 0.07, and keeps it below 100.
+        where: `[B]`, bool: rows that take part.
+
+    Returns:
+        A scalar, float32, or float64 if an input is; 0 if no row takes part.
+
+    Raises:
+        TypeError: Inputs that are not floating, `where` that is not bool.
+        ValueError: Shapes that do not fit, a scale that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(f"{clip_loss(jnp.eye(4), 3 * jnp.eye(4), scale=1.0):.4f}")
+        0.7437
+
+    Reference:
+        Alec Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
+        https://arxiv.org/abs/2103.00020
+    """
+    _check.positive("scale", scale)
+    u, v = floats(image=image, text=text)
+    u, v = (_safe.unit(_safe.keep(x, where)) for x in (u, v))
+    inverse = 1 / number(scale, u)
+    return (info_nce(u, v, temperature=inverse, where=where) + info_nce(v, u, temperature=inverse, where=where)) / 2
+
+
 class CRDResult(NamedTuple):
     """The loss of `crd`, and what the next call needs."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, ferkd, l2d, mirage, mixup_kd, pld, ssld, supervised, tgeo_kd
+from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, mirage, mixup_kd, pld, ssld, supervised, tgeo_kd
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
@@ -22,6 +22,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
+    "kd3": kd3.kd3,
     "mirage": mirage.mirage,
 }
 """Every published system that is made of other things, which its function names. It gives a `Distiller` too, unless

@@ -46,6 +46,7 @@ from jkd.nets.resnets import (
     resnet101,
     resnet110,
 )
+from jkd.nets.shared_classifier import SharedClassifierStudent, with_classifier
 from jkd.nets.shufflenets import ShuffleNetV1, ShuffleNetV2, shufflenet_v1, shufflenet_v2
 from jkd.nets.transformers import Cache, Decoder, DecoderBlock, decoder_rules, empty_cache, llama2_7b, tiny_llama_1b
 from jkd.nets.vggs import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
@@ -73,6 +74,7 @@ __all__ = [
     "PointwiseRegressor",
     "ResNet",
     "ReviewFusion",
+    "SharedClassifierStudent",
     "ShuffleNetV1",
     "ShuffleNetV2",
     "WideResNet",
@@ -113,6 +115,7 @@ __all__ = [
     "vgg13",
     "vgg16",
     "vgg19",
+    "with_classifier",
     "wrn_16_1",
     "wrn_16_2",
     "wrn_40_1",

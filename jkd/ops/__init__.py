@@ -15,9 +15,12 @@ from jkd.ops.reductions import masked_mean, pearson
 from jkd.ops.returns import length_normalized_returns
 from jkd.ops.sampling import sample_teacher_targets
 from jkd.ops.segments import masked_segment_sum
+from jkd.ops.selection import select_confident
+from jkd.ops.styles import adaptive_instance_mix, restyle
 
 __all__ = [
     "adaptive_avg_pool",
+    "adaptive_instance_mix",
     "calibrate_soft_labels",
     "class_mean_probabilities",
     "entropy",
@@ -28,7 +31,9 @@ __all__ = [
     "overhaul_margin",
     "pairwise_distances",
     "pearson",
+    "restyle",
     "sample_teacher_targets",
+    "select_confident",
     "soft_cap",
     "standardize_logits",
     "teacher_ranking",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jkd import _check
 from jkd.ops._precision import floats, number
+from jkd.ops.selection import first_of_each
 
 CONFIDENCES = ("label", "max")
 
@@ -171,12 +172,7 @@ def top_k_per_class(probabilities: jax.Array, *, k: int) -> jax.Array:
     _check.positive_integer("k", k)
     (probs,) = floats(probabilities=probabilities)
     _check.rank("probabilities", probs, "N C")
-    rows = jnp.arange(probs.shape[0], dtype=jnp.int32)
-    chosen = jnp.argmax(probs, axis=-1).astype(jnp.int32)
-    order = jnp.lexsort((-jnp.max(probs, axis=-1), chosen)).astype(jnp.int32)
-    by_class = chosen[order]
-    place = rows - jnp.searchsorted(by_class, by_class).astype(jnp.int32)
-    return jnp.zeros(probs.shape[0], bool).at[order].set(place < k)
+    return first_of_each(jnp.max(probs, axis=-1), jnp.argmax(probs, axis=-1).astype(jnp.int32), k=k)
 
 
 def marginalize_joint_logits(joint_logits: jax.Array, *, num_transforms: int = 4) -> jax.Array:

@@ -47,6 +47,7 @@ PART_IS_CONSTANT = {
 ROUNDED_AT_1E4 = {"plackett_luce": "a sum of differences of sums, each rounded by 1e4 * 2**-24"}
 ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
 KEYWORDS = {
+    "clip_loss": {"scale": 2.0},
     "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
     "taid": {"lam": 0.4},
     "fused_linear_topk_divergence": {
@@ -178,6 +179,8 @@ MAKERS: dict[str, Callable] = {
     "student_memory": floats("N", "E"),
     "teacher_memory": floats("N", "E"),
     "contrast_index": integers("B", 4, below="N"),
+    "image": floats("B", "E"),
+    "text": floats("B", "E"),
     "queries": floats("B", "E"),
     "keys": floats("B", "E"),
     "student_hidden": floats("B", "D"),

@@ -122,8 +122,8 @@ def falls(history):
     assert len(history) == RUN["steps"]
     assert not any("nonfinite" in key for line in history for key in line)
     found = []
-    for term in (key for key in history[0] if key.startswith("train/loss/")):
-        values = [line[term] for line in history if line[term] != 0]
+    for term in {key for line in history for key in line if key.startswith("train/loss/")}:
+        values = [line[term] for line in history if line.get(term)]  # some steps train nothing and have no loss
         found.append(bool(values) and values[-1] < values[0] - 0.1 * abs(values[0]))
     return any(found)
 
