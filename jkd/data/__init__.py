@@ -1,6 +1,6 @@
 """Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
 
-from jkd.data import augment
+from jkd.data import augment, control_tasks
 from jkd.data.clutter import scenes, visible_share
 from jkd.data.composed import composed_digits
 from jkd.data.crops import apply_crop, random_resized_crop_params
@@ -36,6 +36,7 @@ __all__ = [
     "augment",
     "composed_digits",
     "compress_soft_labels",
+    "control_tasks",
     "graph_examples",
     "hold_out",
     "load",

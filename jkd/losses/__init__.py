@@ -27,6 +27,7 @@ from jkd.losses.multilabel import (
     partial_softmax_kl,
 )
 from jkd.losses.policy import clipped_policy_gradient, clipped_surrogate, sampled_reverse_kl
+from jkd.losses.prediction import distribution_distillation, prediction_error
 from jkd.losses.ranking import sparse_hinge_ranking, sparse_logistic_ranking
 from jkd.losses.ranking_likelihood import list_mle, plackett_luce
 from jkd.losses.relations import (
@@ -56,6 +57,7 @@ __all__ = [
     "crd",
     "cross_entropy",
     "dist",
+    "distribution_distillation",
     "dkd",
     "factor_transfer",
     "flow_of_solution",
@@ -84,6 +86,7 @@ __all__ = [
     "overhaul",
     "partial_softmax_kl",
     "plackett_luce",
+    "prediction_error",
     "probabilistic_transfer",
     "reverse_kl",
     "rkd",

@@ -1,6 +1,6 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
-from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, mirage, mixup_kd, pld, ssld, supervised, tgeo_kd
+from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, mirage, mixup_kd, pld, rdd, ssld, supervised, tgeo_kd
 from jkd.methods.registry import METHODS, NO_STEP, SYSTEMS, add, create
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "mirage",
     "mixup_kd",
     "pld",
+    "rdd",
     "ssld",
     "supervised",
     "tgeo_kd",

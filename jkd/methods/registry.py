@@ -5,7 +5,7 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, mirage, mixup_kd, pld, ssld, supervised, tgeo_kd
+from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, mirage, mixup_kd, pld, rdd, ssld, supervised, tgeo_kd
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
@@ -24,6 +24,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "kd3": kd3.kd3,
     "mirage": mirage.mirage,
+    "rdd": rdd.rdd,
 }
 """Every published system that is made of other things, which its function names. It gives a `Distiller` too, unless
 `NO_STEP` says why it cannot."""

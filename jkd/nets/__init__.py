@@ -5,6 +5,7 @@ Every network maps `(inputs, train=False)` to logits `[B, C]` in float32, takes 
 `stage1`, `stage2`, …, `stage1_preact`, … (before the last ReLU of the stage), `pooled`.
 """
 
+from jkd.nets.agents import ActorCritic, Categorical, CuriosityPredictor, CuriosityTarget, Decision, Gaussian
 from jkd.nets.connectors import (
     ConvRegressor,
     Factors,
@@ -55,14 +56,20 @@ from jkd.nets.wide_resnets import WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_
 __all__ = [
     "MLP",
     "VGG",
+    "ActorCritic",
     "BasicBlock",
     "Bottleneck",
     "Cache",
+    "Categorical",
     "ConvNet",
     "ConvRegressor",
+    "CuriosityPredictor",
+    "CuriosityTarget",
+    "Decision",
     "Decoder",
     "DecoderBlock",
     "Factors",
+    "Gaussian",
     "GraphClassifier",
     "LabelQueryConvNet",
     "LabelQueryDecoder",

@@ -10,8 +10,15 @@ from jkd.ops.labels import (
 )
 from jkd.ops.logits import entropy, soft_cap, standardize_logits
 from jkd.ops.margins import overhaul_margin
+from jkd.ops.novelty import drnd_bonus, pseudo_count_statistic
 from jkd.ops.pooling import adaptive_avg_pool
 from jkd.ops.reductions import masked_mean, pearson
+from jkd.ops.reinforcement import (
+    generalized_advantage,
+    normalize_by_moments,
+    reward_forward_filter,
+    update_running_moments,
+)
 from jkd.ops.returns import length_normalized_returns
 from jkd.ops.sampling import sample_teacher_targets
 from jkd.ops.segments import masked_segment_sum
@@ -23,19 +30,25 @@ __all__ = [
     "adaptive_instance_mix",
     "calibrate_soft_labels",
     "class_mean_probabilities",
+    "drnd_bonus",
     "entropy",
+    "generalized_advantage",
     "length_normalized_returns",
     "marginalize_joint_logits",
     "masked_mean",
     "masked_segment_sum",
+    "normalize_by_moments",
     "overhaul_margin",
     "pairwise_distances",
     "pearson",
+    "pseudo_count_statistic",
     "restyle",
+    "reward_forward_filter",
     "sample_teacher_targets",
     "select_confident",
     "soft_cap",
     "standardize_logits",
     "teacher_ranking",
     "top_k_per_class",
+    "update_running_moments",
 ]

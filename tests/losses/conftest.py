@@ -26,6 +26,7 @@ NOT_ZERO_AT_EQUALITY = {
     "variational_information": "a log-likelihood of a density",
     "crd": "a contrast with a memory",
     "plackett_luce": "a likelihood",
+    "distribution_distillation": "the noise remains",
     "sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
     "fused_linear_sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
     "sparse_hinge_ranking": "the teacher is given by a few probabilities, not by logits",
@@ -165,6 +166,8 @@ MAKERS: dict[str, Callable] = {
     "labels": integers("B", below="C"),
     "student_features": floats("B", "H", "H", "D"),
     "teacher_features": floats("B", "H", "H", "D"),
+    "target_mean": floats("B", "H", "H", "D"),
+    "noise": floats("B", "H", "H", "D"),
     "student_bottom": floats("B", "H", "H", "D"),
     "student_top": floats("B", "H", "H", 2),
     "teacher_bottom": floats("B", "H", "H", "D"),
@@ -211,7 +214,7 @@ OWN_MAKERS: dict[str, dict[str, Callable]] = {
         for name in ("class_aware_embedding", "instance_aware_embedding")
     },
 }
-CONSTANT = ("teacher_", "targets", "margin", "student_memory", "old_log_probs", "advantages")
+CONSTANT = ("teacher_", "targets", "target_mean", "noise", "margin", "student_memory", "old_log_probs", "advantages")
 
 FILLS = {
     "random": lambda rng, shape: rng.normal(size=shape),
