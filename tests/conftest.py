@@ -15,6 +15,13 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Frees a module's compiled programs: ten thousand of them take all memory maps that Linux gives a process."""
+    if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def optax_promotion():
     """Standard promotion, for tests that run Optax's own Adam or schedules: they mix integers and floats."""

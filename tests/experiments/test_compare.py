@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.experiments.test_experiments import run
+from tests.experiments.commands import run
 
 
 def test_a_table_goes_on_where_it_stopped_and_says_what_does_not_fit(tmp_path):

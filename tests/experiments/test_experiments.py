@@ -13,28 +13,20 @@ import nbclient
 import pytest
 
 from jkd import io, nets
+from tests.experiments.commands import run
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*arguments, **environment):
-    """One experiment as a process on one CPU device."""
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """A finished smoke run."""
     workdir = tmp_path_factory.mktemp("dot")
-    return workdir, run("experiments.dot", "--smoke", f"--workdir={workdir}")
+    command = [sys.executable, "-m", "experiments.dot", "--smoke", f"--workdir={workdir}"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    return workdir, subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_smoke_run_writes_table_picture_events_and_student(smoke):
