@@ -11,6 +11,7 @@ from jkd.data.augment import Transform, identity_transform, image_transform
 from jkd.data.examples import ArrayExamples, Examples
 from jkd.data.image_sets import IMAGE_SETS, records
 from jkd.data.seeded import stratified_choice
+from jkd.data.tabular import READINGS, plant_attacks
 
 
 class Splits(NamedTuple):
@@ -45,6 +46,7 @@ class _Builtin(NamedTuple):
 _BUILTIN = {
     "mnist1d": _Builtin(builtin.mnist1d, 10, (40, 1)),
     "digits": _Builtin(builtin.digits, 10, (8, 8, 1)),
+    "plant_attacks": _Builtin(plant_attacks, 2, (READINGS,)),
 }
 
 
@@ -53,7 +55,7 @@ def names() -> tuple[str, ...]:
 
     Example:
       >>> names()
-      ('cifar10', 'cifar100', 'digits', 'imagenet2012', 'mnist1d')
+      ('cifar10', 'cifar100', 'digits', 'imagenet2012', 'mnist1d', 'plant_attacks')
     """
     return tuple(sorted({**_BUILTIN, **IMAGE_SETS}))
 
@@ -68,8 +70,9 @@ def load(
 ) -> Splits:
     """Loads a data set as train, validation and test.
 
-    `mnist1d` and `digits` need no file and no network. `cifar10`, `cifar100` and `imagenet2012` are read, without
-    TensorFlow, from where TensorFlow Datasets prepared them; ImageNet's test split is its published validation split.
+    `mnist1d`, `digits` and `plant_attacks` need no file and no network. `cifar10`, `cifar100` and `imagenet2012` are
+    read, without TensorFlow, from where TensorFlow Datasets prepared them; ImageNet's test split is its published
+    validation split.
     CIFAR is decoded once into memory; ImageNet's images are decoded as they are taken, to 256 x 256.
 
     Args:
@@ -77,7 +80,7 @@ def load(
       data_dir: where TensorFlow Datasets prepared the set; None is its own default. Not for built-in sets.
       seed: of the choice of validation and training examples, in [0, 2**64). It does not touch the test split.
       validation: share of the train split that is held out, in (0, 1), chosen at random class by class. None: the
-        validation split that `mnist1d` and `digits` bring, and 0.1 of CIFAR, 0.01 of ImageNet.
+        validation split that built-in sets bring, and 0.1 of CIFAR, 0.01 of ImageNet.
       num_train: how many of the remaining training examples to keep, chosen likewise; None keeps all. The validation
         split does not depend on it, and a smaller choice is part of a larger one.
 
