@@ -6,6 +6,7 @@ an optimiser. Importing this starts no device.
 
 from jkd import (
     axis,
+    branching,
     cache,
     curiosity,
     data,
@@ -36,6 +37,7 @@ __all__ = [
     "Model",
     "Outputs",
     "axis",
+    "branching",
     "cache",
     "curiosity",
     "data",

@@ -5,7 +5,7 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, mirage, mixup_kd, pld, rdd, ssld, supervised, tgeo_kd
+from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, lsskd, mirage, mixup_kd, pld, rdd, ssld, supervised, tgeo_kd
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
@@ -13,6 +13,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
     "bd_kd": bd_kd.bd_kd,
     "ferkd": ferkd.ferkd,
     "l2d": l2d.l2d,
+    "lsskd": lsskd.lsskd,
     "mixup_kd": mixup_kd.mixup_kd,
     "pld": pld.pld,
     "ssld": ssld.ssld,

@@ -6,6 +6,7 @@ Every network maps `(inputs, train=False)` to logits `[B, C]` in float32, takes 
 """
 
 from jkd.nets.agents import ActorCritic, Categorical, CuriosityPredictor, CuriosityTarget, Decision, Gaussian
+from jkd.nets.branches import BranchedResNet, StageBranches
 from jkd.nets.connectors import (
     ConvRegressor,
     Factors,
@@ -59,6 +60,7 @@ __all__ = [
     "ActorCritic",
     "BasicBlock",
     "Bottleneck",
+    "BranchedResNet",
     "Cache",
     "Categorical",
     "ConvNet",
@@ -84,6 +86,7 @@ __all__ = [
     "SharedClassifierStudent",
     "ShuffleNetV1",
     "ShuffleNetV2",
+    "StageBranches",
     "WideResNet",
     "cifar_resnet18",
     "cifar_resnet50",

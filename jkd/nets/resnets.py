@@ -106,25 +106,30 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, train: bool = False) -> Array:
         """Maps images `[B, H, W, D]` to logits `[B, C]`."""
-        size, strides = (7, 2) if self.imagenet_stem else (3, 1)
-        x = layers.conv(inputs, self.stem_width, (size, size), strides=strides, dtype=self.dtype, name="conv1")
-        x = nn.relu(layers.batch_norm(x, train=train, dtype=self.dtype, axis_name=self.bn_axis_name, name="bn1"))
-        self.sow("intermediates", "stem", x)
-        if self.imagenet_stem:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for stage, (blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), start=1):
-            for index in range(blocks):
-                halve = stage > 1 and index == 0
-                block = self.block(
-                    width, 2 if halve else 1, self.dtype, self.bn_axis_name, name=f"stage{stage}_{index}"
-                )
-                preact = block(x, train)
-                x = nn.relu(preact)
-            self.sow("intermediates", f"stage{stage}_preact", preact)
-            self.sow("intermediates", f"stage{stage}", x)
-        pooled = layers.global_mean(x)
-        self.sow("intermediates", "pooled", pooled)
-        return layers.classifier(pooled, self.num_classes, dtype=self.dtype, name="fc")
+        return logits_and_stages(self, inputs, train)[0]
+
+
+def logits_and_stages(net: ResNet, inputs: Array, train: bool) -> tuple[Array, list[Array]]:
+    """A network's logits and the features of its stages, sown as well; called within its compact method."""
+    size, strides = (7, 2) if net.imagenet_stem else (3, 1)
+    x = layers.conv(inputs, net.stem_width, (size, size), strides=strides, dtype=net.dtype, name="conv1")
+    x = nn.relu(layers.batch_norm(x, train=train, dtype=net.dtype, axis_name=net.bn_axis_name, name="bn1"))
+    net.sow("intermediates", "stem", x)
+    if net.imagenet_stem:
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    maps = []
+    for stage, (blocks, width) in enumerate(zip(net.stage_sizes, net.widths, strict=True), start=1):
+        for index in range(blocks):
+            halve = stage > 1 and index == 0
+            block = net.block(width, 2 if halve else 1, net.dtype, net.bn_axis_name, name=f"stage{stage}_{index}")
+            preact = block(x, train)
+            x = nn.relu(preact)
+        net.sow("intermediates", f"stage{stage}_preact", preact)
+        net.sow("intermediates", f"stage{stage}", x)
+        maps.append(x)
+    pooled = layers.global_mean(x)
+    net.sow("intermediates", "pooled", pooled)
+    return layers.classifier(pooled, net.num_classes, dtype=net.dtype, name="fc"), maps
 
 
 _NARROW = {"stem_width": 16, "widths": (16, 32, 64)}
