@@ -318,17 +318,20 @@ LOSSES = sorted(set(jkd.losses.__all__) - NOT_A_LOSS)
 
 
 def pytest_generate_tests(metafunc):
-    """Runs every test that takes `loss` for every loss, every test that takes `class_loss` for those on logits."""
+    """Runs every test that takes `loss` for every loss, every test that takes `class_loss` for those on logits.
+
+    Of module scope, so that pytest runs all tests of a loss in a row: in one worker, which compiles it once.
+    """
     if "loss" in metafunc.fixturenames:
-        metafunc.parametrize("loss", LOSSES, indirect=True)
+        metafunc.parametrize("loss", LOSSES, indirect=True, scope="module")
     if "class_loss" in metafunc.fixturenames:
         on_logits = [
             name for name in LOSSES if "student_logits" in inspect.signature(getattr(jkd.losses, name)).parameters
         ]
-        metafunc.parametrize("class_loss", on_logits, indirect=True)
+        metafunc.parametrize("class_loss", on_logits, indirect=True, scope="module")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loss(request):
     """The case of the loss that the test is run for."""
     return find(request.param)

@@ -44,9 +44,11 @@ def test_signature(loss, tables):
     assert not loss.arguments[0].startswith("teacher_")
 
 
-@pytest.mark.parametrize("section", ["Args:", "Returns:", "Raises:", "Example:", ">>>", "Reference:", "http"])
-def test_docstring(loss, section):
-    assert section in inspect.getdoc(loss.function)
+def test_docstring(loss):
+    told = inspect.getdoc(loss.function)
+    assert [
+        part for part in ("Args:", "Returns:", "Raises:", "Example:", ">>>", "Reference:", "http") if part not in told
+    ] == []
 
 
 def test_finite_and_exact(loss, tables):
