@@ -1,6 +1,21 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
-from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, lsskd, mirage, mixup_kd, pld, rdd, ssld, supervised, tgeo_kd
+from jkd.methods import (
+    bd_kd,
+    classic,
+    dot,
+    ferkd,
+    kd3,
+    l2d,
+    lsskd,
+    mirage,
+    mixup_kd,
+    pld,
+    rdd,
+    ssld,
+    supervised,
+    tgeo_kd,
+)
 from jkd.methods.registry import METHODS, NO_STEP, SYSTEMS, add, create
 
 __all__ = [

@@ -5,7 +5,22 @@ from typing import Any
 
 from jkd import _check
 from jkd.distiller import Distiller
-from jkd.methods import bd_kd, classic, dot, ferkd, kd3, l2d, lsskd, mirage, mixup_kd, pld, rdd, ssld, supervised, tgeo_kd
+from jkd.methods import (
+    bd_kd,
+    classic,
+    dot,
+    ferkd,
+    kd3,
+    l2d,
+    lsskd,
+    mirage,
+    mixup_kd,
+    pld,
+    rdd,
+    ssld,
+    supervised,
+    tgeo_kd,
+)
 
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
