@@ -12,6 +12,7 @@ from jkd.losses.contrastive import CRDResult, clip_loss, crd, info_nce
 from jkd.losses.cross_tokenizer import hybrid_uld, uld
 from jkd.losses.decoupled import dkd
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
+from jkd.losses.ensembles import multi_teacher_kl
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
 from jkd.losses.fused import fused_linear_forward_kl, fused_linear_jsd, fused_linear_reverse_kl
 from jkd.losses.fused_skewed import fused_linear_skewed_forward_kl, fused_linear_skewed_reverse_kl
@@ -82,6 +83,7 @@ __all__ = [
     "list_mle",
     "logit_standardized_cross_entropy",
     "logit_standardized_kl",
+    "multi_teacher_kl",
     "neuron_selectivity",
     "overhaul",
     "partial_softmax_kl",
