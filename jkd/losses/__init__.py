@@ -6,11 +6,19 @@ everywhere; with more axes, tokens, positions, entries or classes, as the functi
 anything, NaN and infinity included; where everything is masked, value and gradient are 0.
 """
 
+from jkd.losses.affinity import affinity_mimicking
 from jkd.losses.attention import attention_transfer, factor_transfer, flow_of_solution, neuron_selectivity
 from jkd.losses.classification import cross_entropy, soft_cross_entropy
 from jkd.losses.contrastive import CRDResult, clip_loss, crd, info_nce
 from jkd.losses.cross_tokenizer import hybrid_uld, uld
 from jkd.losses.decoupled import dkd
+from jkd.losses.detection import (
+    bckd_loss,
+    binary_distillation,
+    distribution_focal_loss,
+    giou_loss,
+    quality_focal_loss,
+)
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
 from jkd.losses.ensembles import multi_teacher_kl
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
@@ -41,14 +49,18 @@ from jkd.losses.relations import (
 )
 from jkd.losses.singular import kdsvd
 from jkd.losses.sparse import sparse_forward_kl, sparse_jsd, sparse_total_variation
+from jkd.losses.sparsity import sparsity_lagrangian
 from jkd.losses.topk import topk_divergence
 
 __all__ = [
     "CRDResult",
     "activation_boundary",
     "adaptive_kl",
+    "affinity_mimicking",
     "attention_transfer",
+    "bckd_loss",
     "binary_cross_entropy",
+    "binary_distillation",
     "binary_kl_divergence",
     "class_aware_embedding",
     "clip_loss",
@@ -59,6 +71,7 @@ __all__ = [
     "cross_entropy",
     "dist",
     "distribution_distillation",
+    "distribution_focal_loss",
     "dkd",
     "factor_transfer",
     "flow_of_solution",
@@ -71,6 +84,7 @@ __all__ = [
     "fused_linear_sparse_forward_kl",
     "fused_linear_topk_divergence",
     "generalized_jsd",
+    "giou_loss",
     "hierarchical_context",
     "hint",
     "hinton_kd",
@@ -90,6 +104,7 @@ __all__ = [
     "plackett_luce",
     "prediction_error",
     "probabilistic_transfer",
+    "quality_focal_loss",
     "reverse_kl",
     "rkd",
     "rkd_angle",
@@ -104,6 +119,7 @@ __all__ = [
     "sparse_jsd",
     "sparse_logistic_ranking",
     "sparse_total_variation",
+    "sparsity_lagrangian",
     "taid",
     "topk_divergence",
     "total_variation",

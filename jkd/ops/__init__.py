@@ -1,6 +1,14 @@
 """Pure maths that is no loss."""
 
 from jkd.ops.distances import pairwise_distances
+from jkd.ops.hard_concrete import (
+    hard_concrete_keep_probability,
+    hard_concrete_mask,
+    hard_concrete_quantile,
+    hard_concrete_sample,
+    transformer_expected_size,
+    transformer_expected_sparsity,
+)
 from jkd.ops.labels import (
     calibrate_soft_labels,
     class_mean_probabilities,
@@ -33,6 +41,10 @@ __all__ = [
     "drnd_bonus",
     "entropy",
     "generalized_advantage",
+    "hard_concrete_keep_probability",
+    "hard_concrete_mask",
+    "hard_concrete_quantile",
+    "hard_concrete_sample",
     "length_normalized_returns",
     "marginalize_joint_logits",
     "masked_mean",
@@ -50,5 +62,7 @@ __all__ = [
     "standardize_logits",
     "teacher_ranking",
     "top_k_per_class",
+    "transformer_expected_size",
+    "transformer_expected_sparsity",
     "update_running_moments",
 ]

@@ -18,7 +18,7 @@ import jkd.losses
 from tests.quick import QUICK
 
 NOT_A_LOSS = {"CRDResult"}
-NO_WHERE: dict[str, str] = {}
+NO_WHERE: dict[str, str] = {"bckd_loss": "its weights say which locations count"}
 PASSES_TEACHER_GRADIENT = {"crd": ["teacher_embeddings"]}  # both linear maps learn
 NOT_ZERO_AT_EQUALITY = {
     "hinton_kd": "the cross-entropy with the labels remains",
@@ -28,6 +28,7 @@ NOT_ZERO_AT_EQUALITY = {
     "plackett_luce": "a likelihood",
     "multi_teacher_kl": "the second of its teachers is another one",
     "distribution_distillation": "the noise remains",
+    "affinity_mimicking": "a cross-entropy: the teacher's entropy remains",
     "sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
     "fused_linear_sparse_forward_kl": "the teacher is given by a few probabilities, not by logits",
     "sparse_hinge_ranking": "the teacher is given by a few probabilities, not by logits",
@@ -42,6 +43,7 @@ KINK_AT_EQUALITY = {
     "hybrid_uld": "an absolute value, whose slope there is rounding",
 }
 PART_IS_CONSTANT = {
+    "bckd_loss": "the disagreement that weighs the boxes passes no gradient",
     "adaptive_kl": "the weights of both divergences pass no gradient",
     "sampled_reverse_kl": "the reward passes no gradient",
     "taid": "the target moves with the student and passes no gradient",
@@ -49,6 +51,8 @@ PART_IS_CONSTANT = {
 ROUNDED_AT_1E4 = {"plackett_luce": "a sum of differences of sums, each rounded by 1e4 * 2**-24"}
 ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
 KEYWORDS = {
+    "bckd_loss": {"num_pos": 2},
+    "affinity_mimicking": {"student_scale": 2.0, "teacher_scale": 2.0},
     "clip_loss": {"scale": 2.0},
     "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
     "taid": {"lam": 0.4},
@@ -199,6 +203,13 @@ MAKERS: dict[str, Callable] = {
     "contrast_index": integers("B", 4, below="N"),
     "image": floats("B", "E"),
     "text": floats("B", "E"),
+    "student_image": floats("B", "E"),
+    "student_text": floats("B", "E"),
+    "teacher_image": floats("B", "D"),
+    "teacher_text": floats("B", "D"),
+    **{name: floats("B", then=np.abs) for name in ("lambda_1", "lambda_2")},
+    "expected": floats("B", then=lambda x: np.tanh(x) / 2),
+    "target": floats("B", then=lambda x: 1 + np.tanh(x) / 2),
     "queries": floats("B", "E"),
     "keys": floats("B", "E"),
     "student_hidden": floats("B", "D"),
