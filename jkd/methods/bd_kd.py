@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jkd import _check, losses, ops, peers
+from jkd import _check, losses, ops, optim, peers
 from jkd.distiller import Batch, Distiller, DistillState, Transform, distill
 from jkd.model import Model, Outputs, Variables
 
@@ -138,10 +138,7 @@ def bd_kd(
         "student": learning_rate,
         "teacher": learning_rate if teacher_learning_rate is None else teacher_learning_rate,
     }
-    chains = {
-        name: optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum))
-        for name, rate in rates.items()
-    }
+    chains = {name: optim.sgd(rate, momentum=momentum, weight_decay=weight_decay) for name, rate in rates.items()}
     pair = distill(
         student=peers.together({"student": student, "teacher": teacher}),
         objective=objective(temperature=temperature, weighting=weighting),

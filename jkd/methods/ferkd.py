@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jkd import _check, axis, losses, ops, views
+from jkd import _check, axis, losses, ops, optim, views
 from jkd.data import cut_mixing
 from jkd.distiller import Batch, Distiller, DistillState, Transform, distill, prepare
 from jkd.model import Model, Outputs, Variables
@@ -129,7 +129,7 @@ def ferkd(
     inner = distill(
         student=student,
         objective=objective,
-        optimizer=optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum)),
+        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
         accumulate=accumulate,
     )
 

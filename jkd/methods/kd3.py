@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jkd import _check, losses, ops
+from jkd import _check, losses, ops, optim
 from jkd.distiller import Batch, Distiller, DistillState, Transform, distill
 from jkd.model import Model, Outputs, Variables
 from jkd.nets.shared_classifier import SharedClassifierStudent, pooled_of, with_classifier
@@ -196,7 +196,7 @@ def kd3(
         student=of_both(shared) if styles else shared,
         teacher=of_images(teacher) if styles else teacher,
         objective=terms,
-        optimizer=optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum)),
+        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
         transform=restyled(transform, concentration=concentration, noise=noise) if styles else transform,
         accumulate=accumulate,
         metrics=metrics,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jkd import _check, branching, losses, nets, peers
+from jkd import _check, branching, losses, nets, optim, peers
 from jkd.data.rotations import joint_labels
 from jkd.distiller import Batch, Distiller, DistillState, Transform, distill
 from jkd.model import Model, Outputs, Variables
@@ -137,7 +137,7 @@ def lsskd(
     inner = distill(
         student=branching.with_branches(student, branches),
         objective=self_objective(alpha=alpha, beta=beta, temperature=temperature, aggregate=aggregate),
-        optimizer=_sgd(learning_rate, momentum, weight_decay),
+        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=True),
         transform=transform,
         accumulate=accumulate,
         metrics=_accuracies,
@@ -186,7 +186,7 @@ def hsakd(
         student=branching.with_branches(student, branches),
         teacher=branching.with_branches(teacher, teacher_branches),
         objective=objective,
-        optimizer=_sgd(learning_rate, momentum, weight_decay),
+        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=True),
         transform=transform,
         accumulate=accumulate,
         metrics=_accuracies,
@@ -244,7 +244,7 @@ def hsakd_online(
     inner = distill(
         student=peers.together(models),
         objective=objective,
-        optimizer=_sgd(learning_rate, momentum, weight_decay),
+        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=True),
         transform=transform,
         accumulate=accumulate,
     )
@@ -275,8 +275,3 @@ def _accuracies(student: Outputs, teacher: Any, batch: Batch) -> Mapping[str, ja
         f"branch{number}_accuracy": (joint.argmax(-1) == marks).mean(-1)
         for number, joint in enumerate(branching.joint_logits(student), start=1)
     }
-
-
-def _sgd(rate: optax.ScalarOrSchedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD with Nesterov's momentum."""
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum, nesterov=True))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jkd import _check, losses, views
+from jkd import _check, losses, optim, views
 from jkd.data import mixing as blends
 from jkd.distiller import Batch, Distiller, Transform, distill
 from jkd.model import Model, Outputs
@@ -107,7 +107,9 @@ def mixup_kd(
     task_weight: float = 0.1,
     distill_weight: float = 0.9,
     eps: float = 1e-7,
+    optimizer: str = "sgd",
     momentum: float = 0.9,
+    delta: float = 0.075,
     weight_decay: float = 5e-4,
     transform: Transform | None = None,
     accumulate: int = 1,
@@ -127,7 +129,9 @@ def mixup_kd(
       task_weight: gamma, of the cross-entropy.
       distill_weight: alpha of the paper, of the divergence.
       eps: added to the deviation.
-      momentum: of SGD.
+      optimizer: "sgd", or "dot" for a momentum of its own for the divergence.
+      momentum: of SGD, and mean of DOT's two.
+      delta: half the distance of DOT's two.
       weight_decay: coupled L2 coefficient.
       transform: augmentation before mixing, `(batch, keys) -> batch`; its `inputs` are floating.
       accumulate: micro-batches a step; examples are mixed over the whole batch.
@@ -149,7 +153,7 @@ def mixup_kd(
         student=student,
         teacher=teacher,
         objective=objective(scaling=scaling, task_weight=task_weight, distill_weight=distill_weight, eps=eps),
-        optimizer=optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum)),
+        optimizer=optim.sgd_or_dot(optimizer, learning_rate, momentum=momentum, delta=delta, weight_decay=weight_decay),
         transform=mixed(transform, mixing=mixing, alpha=alpha, unmixed_fraction=unmixed_fraction, replace=replace),
         accumulate=accumulate,
     )

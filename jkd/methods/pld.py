@@ -80,7 +80,7 @@ def pld(
     if optimizer == "adamw":
         chain = optim.standard_promotion(optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay))
     else:
-        chain = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+        chain = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
     return distill(
         student=student,
         teacher=teacher,

@@ -120,7 +120,7 @@ def ssld(
     if first_steps is not None:
         _check.positive_integer("first_steps", first_steps)
     rate = _two_stages(learning_rate, fine_tune_learning_rate, first_steps)
-    optimizer = _sgd(rate, momentum, weight_decay)
+    optimizer = optim.sgd(rate, momentum=momentum, weight_decay=weight_decay)
     both = distill(
         student=student,
         teacher=teacher,
@@ -192,7 +192,7 @@ def fix(
         student=finetune.only(finetune.continued(student, variables), (classifier,)),
         teacher=teacher,
         objective=objective,
-        optimizer=_sgd(learning_rate, momentum, weight_decay),
+        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
         transform=transform,
         accumulate=accumulate,
     )
@@ -230,16 +230,12 @@ def transfer(
     return distill(
         student=finetune.continued(student, variables, fresh=fresh),
         objective=supervised.objective,
-        optimizer=optax.chain(_sgd(learning_rate, momentum, weight_decay), optim.layerwise_lr(multipliers)),
+        optimizer=optax.chain(
+            optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay), optim.layerwise_lr(multipliers)
+        ),
         transform=transform,
         accumulate=accumulate,
     )
-
-
-def _sgd(rate: optax.ScalarOrSchedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """SGD; a schedule of Optax mixes the types of count and rate."""
-    chain = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum))
-    return optim.standard_promotion(chain)
 
 
 def _two_stages(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import optax
 
-from jkd import losses
+from jkd import losses, optim
 from jkd.distiller import Batch, Distiller, Transform, distill
 from jkd.model import Model, Outputs
 
@@ -41,7 +41,7 @@ def supervised(
       A `Distiller`; its teacher argument is not used.
     """
     del teacher
-    optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+    optimizer = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
     return distill(
         student=student, objective=objective, optimizer=optimizer, transform=transform, accumulate=accumulate
     )

@@ -206,7 +206,7 @@ def tgeo_kd(
     for name in blocks or ("",):
         _check.known("blocks", name, BLOCKS, what="block")
     objective = Mixed(RatioNet(tuple(blocks), edges), temperature)
-    sgd = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+    sgd = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
     inner = distill(
         student=student,
         teacher=teacher,

@@ -147,7 +147,15 @@ def make(
             recipe.task_weight if task_weight is None else task_weight,
             recipe.distill_weight if distill_weight is None else distill_weight,
         ),
-        optimizer=_optimizer(optimizer, recipe, learning_rate, momentum, delta, weight_decay),
+        optimizer=optim.sgd_or_dot(
+            optimizer,
+            learning_rate,
+            momentum=momentum,
+            delta=delta,
+            weight_decay=weight_decay,
+            others=("paraphrase",) if recipe.phase == "after" else (),
+            mask=_without_paraphraser,
+        ),
         transform=transform,
         accumulate=accumulate,
         weights=_phases(recipe.phase, first_steps),
@@ -207,23 +215,6 @@ def _phases(phase: str, steps: int) -> dict[str, optax.Schedule]:
     if phase == "first":
         return {"task": after, "distill": first}
     return {"task": after, "distill": after, "paraphrase": first}
-
-
-def _optimizer(
-    name: str,
-    recipe: Recipe,
-    learning_rate: optax.ScalarOrSchedule,
-    momentum: float,
-    delta: float,
-    weight_decay: float,
-) -> optax.GradientTransformation:
-    """SGD on the sum, or DOT."""
-    _check.known("optimizer", name, ("sgd", "dot"))
-    if name == "dot":
-        others = ("paraphrase",) if recipe.phase == "after" else ()
-        return optim.dot(learning_rate, momentum=momentum, delta=delta, weight_decay=weight_decay, others=others)
-    decay = optax.add_decayed_weights(weight_decay, mask=_without_paraphraser)
-    return optax.chain(decay, optax.sgd(learning_rate, momentum))
 
 
 def _without_paraphraser(params: Any) -> Any:
