@@ -7,9 +7,10 @@ runs all methods that fit the pair of networks on the built-in data; on images
     python -m experiments.compare --dataset=cifar10 --data_dir=DIR --pairs=resnet20:resnet8 --methods=kd,dkd,at,crd
 
 Rows are the teacher, the student alone, the student alone trained for as long as KD (or the first method named) takes,
-and each method with the literature's weights. A table that was interrupted goes on, cell by cell. Any method runs with
-DOT in place of SGD: `--optimizer=dot`, at an eighth of the rate. Writes `results.json`, `results.md`, `chart.png` and
-`curves.png` for each pair into `--workdir`. `experiments/results/` holds tables that were run, with their commands.
+and each method with the literature's weights. A table that was interrupted goes on, cell by cell. Methods with a task
+and a distillation term run with DOT in place of SGD: `--optimizer=dot`, at an eighth of the rate. Writes
+`results.json`, `results.md`, `chart.png` and `curves.png` for each pair into `--workdir`. `experiments/results/` holds
+tables that were run, with their commands.
 """
 
 import inspect
@@ -84,7 +85,7 @@ def run(
     bench = common.make_bench(setting._replace(workdir=str(folder)), splits, module, frozen, temperature=4.0)
     arms = {name: _arm(name, learning_rate, optimizer, setting) for name in names}
     facts = _facts(bench, net, names)
-    unfit = _unfit(bench, arms, facts)
+    unfit = _unfit(bench, arms, facts, optimizer)
     if unfit and not skip_unfit:
         name, reason = next(iter(unfit.items()))
         raise ValueError(f"--methods={name} does not fit {teacher}:{student}: {reason}")
@@ -160,13 +161,15 @@ def _wanted(name: str, facts: Mapping[str, Any], steps: int) -> dict[str, Any]:
     return {key: value for key, value in known.items() if key in accepted}
 
 
-def _unfit(bench: common.Bench, arms: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
-    """Methods that the pair of networks cannot run, with the reason; found from shapes alone."""
+def _unfit(bench: common.Bench, arms: Mapping[str, Any], facts: Mapping[str, Any], optimizer: str) -> dict[str, str]:
+    """Methods that the pair of networks or the optimiser cannot run, with the reason; found from shapes alone."""
     steps = bench.setting.steps(bench.splits)
     batch = train_batches(bench, 0)[0]
     found = {}
     for name, arm in arms.items():
         try:
+            if optimizer == "dot" and name != "dot" and "optimizer" not in arm:
+                raise ValueError("it has no task and distillation terms for DOT's two momenta; use --optimizer=sgd.")
             distiller = common.build_arm(bench, {**arm, **_wanted(name, facts, steps)}, steps)
             jax.eval_shape(distiller.init, jax.random.key(0), batch)
         except (ValueError, TypeError) as error:
