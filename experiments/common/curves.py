@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.common.cells import Cell
 from experiments.common.table import Row, mean_and_deviation
+from jkd.train import distributed
 
 PANELS = {
     "fit/cross_entropy": ("task loss on training examples\n(cross-entropy, nats)", True),
@@ -26,6 +27,8 @@ def plot_curves(
       cells: the cells of each method, one a seed.
       teacher_accuracy: on the validation split; drawn as a dotted line.
     """
+    if not distributed.primary():
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -57,6 +60,8 @@ def plot_accuracies(path: str | Path, rows: Sequence[Row], *, title: str) -> Non
       rows: of a table; the teacher's is a dotted line, that of the student alone a dashed one.
       title: above the picture.
     """
+    if not distributed.primary():
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
