@@ -2,13 +2,21 @@
 
 import numpy as np
 
+from jkd import _check
 from jkd.data.examples import ArrayExamples
 
 _SIDES = (0.4, 0.65)
 
 
 def scenes(
-    pieces: ArrayExamples, count: int, *, size: int = 32, seed: int = 0, clutter: int = 6, opaque: bool = False
+    pieces: ArrayExamples,
+    count: int,
+    *,
+    size: int = 32,
+    seed: int = 0,
+    clutter: int = 6,
+    context: float = 0.0,
+    opaque: bool = False,
 ) -> ArrayExamples:
     """Lays each drawn image at a random place and size on a canvas of smooth noise and of scraps of other images.
 
@@ -22,6 +30,8 @@ def scenes(
       size: height and width of the canvas, at least that of the images.
       seed: of everything that is drawn.
       clutter: scraps on each canvas, at least 0.
+      context: how likely a scrap is of the object's own class, in [0, 1], as a surrounding that goes with it; otherwise
+        of any.
       opaque: whether an image covers what is under it (photographs), or is added to it (strokes on dark ground).
 
     Returns:
@@ -37,6 +47,7 @@ def scenes(
       (5, 16, 16, 1)
     """
     images, labels = pieces.arrays["inputs"], pieces.arrays["label"]
+    _check.within("context", context, 0, 1)
     if count < 1 or clutter < 0:
         raise ValueError(f"count={count} must be at least 1 and clutter={clutter} at least 0.")
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[1] > size:
@@ -45,12 +56,14 @@ def scenes(
     canvas = _smooth_noise(rng, (count, size, size, images.shape[-1]))
     drawn = rng.permutation(np.resize(np.arange(len(images)), count))
     where = np.zeros((count, 4), np.float32)
+    of_class = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
     for row, chosen in enumerate(drawn):
         side = int(rng.integers(round(_SIDES[0] * size), round(_SIDES[1] * size) + 1))
         top, left = rng.integers(0, size - side + 1, 2)
         ground = np.zeros_like(canvas[row]) if opaque else canvas[row].copy()
         for _ in range(clutter):
-            _lay(canvas[row], 0.35 * _scrap(images[rng.integers(len(images))], side, rng), rng.integers(0, size, 2))
+            fitting = of_class[labels[chosen]] if rng.random() < context else np.arange(len(images))
+            _lay(canvas[row], 0.35 * _scrap(images[rng.choice(fitting)], side, rng), rng.integers(0, size, 2))
         canvas[row, top : top + side, left : left + side] = ground[top : top + side, left : left + side]
         _lay(canvas[row], _resized(images[chosen], side), (top, left))
         where[row] = np.array([top, left, side, side]) / size

@@ -71,12 +71,13 @@ def test_a_bank_replays_its_crops_and_says_of_them_what_the_teacher_says(bank, t
     found = bank.read(ids, crops)
     images = examples()
     rows = [images.arrays["id"].tolist().index(i) for i in ids]
-    drawn, flips = jax.vmap(lambda key: data.random_resized_crop_params(key, scale=(0.2, 0.6)))(view_keys(ids, crops))
+    draw = jax.vmap(lambda key: data.random_resized_crop_params(key, scale=(0.2, 0.6)))
+    drawn, flips = jax.jit(lambda: draw(view_keys(ids, crops)))()
     np.testing.assert_array_equal(found["flip"], flips)
     np.testing.assert_allclose(found["box"], drawn, atol=1e-6)
     batch = {**images.take(np.array(rows)), **found}
-    seen = bank.transform(4)(batch, None)
-    logits = worlds.TEACHER.apply(teacher, seen["inputs"], train=False)[0].logits
+    seen = jax.jit(bank.transform(4))(batch, None)
+    logits = jax.jit(lambda x: worlds.TEACHER.apply(teacher, x, train=False)[0].logits)(seen["inputs"])
     top = found[TEACHER].logits
     expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), top.ids, -1)
     np.testing.assert_allclose(top.log_probs, expected, atol=2e-3)
