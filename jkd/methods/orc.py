@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jkd import _check, axis, losses, terms
+from jkd import _check, axis, losses, optim, terms
 from jkd.data import mixing
 from jkd.distiller import Batch, Distiller, DistillState, Transform, distill, prepare
 from jkd.model import Model, Outputs, Variables
@@ -190,7 +190,7 @@ def orc(
     _check.within("distill_weight", distill_weight, 0, 1)
     _check.known("promotion", promotion, PROMOTIONS)
     _check.within("num_temporary", num_temporary, 1, len(names) - 1)
-    sgd = optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum))
+    sgd = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
     models = dict(zip(names, (teacher, *between, student), strict=True))
     objectives = {name: taught(temperature=temperature, distill_weight=distill_weight) for name in names}
     objectives[PIVOT] = studying
