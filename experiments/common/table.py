@@ -65,9 +65,9 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else 0.0
 
 
-def print_table(title: str, rows: Sequence[Row], *, columns: Columns = COLUMNS) -> None:
-    """Prints the table with the number of seeds and the rule below it; `columns` as `COLUMNS`."""
-    table = Table(title=title, caption=RULE, caption_justify="left")
+def print_table(title: str, rows: Sequence[Row], *, columns: Columns = COLUMNS, rule: str = RULE) -> None:
+    """Prints the table with the number of seeds and the rule of selection below it; `columns` as `COLUMNS`."""
+    table = Table(title=title, caption=rule, caption_justify="left")
     table.add_column("")
     for heading, _, _ in columns.values():
         table.add_column(heading, justify="right")
@@ -79,7 +79,7 @@ def print_table(title: str, rows: Sequence[Row], *, columns: Columns = COLUMNS) 
 
 
 def write_results(
-    workdir: str | Path, title: str, rows: Sequence[Row], *, columns: Columns = COLUMNS, **more: Any
+    workdir: str | Path, title: str, rows: Sequence[Row], *, columns: Columns = COLUMNS, rule: str = RULE, **more: Any
 ) -> None:
     """Writes `results.json` and `results.md` into a work directory, if this is the process that writes."""
     if not distributed.primary():
@@ -91,8 +91,8 @@ def write_results(
             key: {"mean": mean_and_deviation(v)[0], "sd": mean_and_deviation(v)[1], "n": len(v), "values": v}
             for key, v in row.values.items()
         }
-    workdirs.write_json(directory / "results.json", {"title": title, "rule": RULE, "rows": summary, **more})
-    (directory / "results.md").write_text(markdown(rows, columns) + f"\n{RULE}\n", encoding="utf-8")
+    workdirs.write_json(directory / "results.json", {"title": title, "rule": rule, "rows": summary, **more})
+    (directory / "results.md").write_text(markdown(rows, columns) + f"\n{rule}\n", encoding="utf-8")
 
 
 def markdown(rows: Sequence[Row], columns: Columns = COLUMNS) -> str:

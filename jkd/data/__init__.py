@@ -1,6 +1,7 @@
 """Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
 
 from jkd.data import augment, control_tasks
+from jkd.data.citations import citation_neighbourhoods
 from jkd.data.clutter import scenes, visible_share
 from jkd.data.composed import composed_digits
 from jkd.data.crops import apply_crop, random_resized_crop_params
@@ -34,6 +35,7 @@ __all__ = [
     "WithHeldOut",
     "apply_crop",
     "augment",
+    "citation_neighbourhoods",
     "composed_digits",
     "compress_soft_labels",
     "control_tasks",
