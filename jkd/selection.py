@@ -5,6 +5,7 @@ they are of each example. At its end the surest are selected; in the rest of the
 batch that are. Everything that is known lives in the state, so that a run that stopped goes on as if it had not.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -114,7 +115,8 @@ def selecting(
 
     Batches are of the whole pool, in any order in which each `ceil(N / B)` steps pass it once (`TrainBatches`, where B
     divides N; otherwise a few examples keep what an earlier survey said of them, at first 0). Logs `surveyed`, the
-    share of steps that were, and `filled`, the share of the rows trained on that were not padding.
+    share of steps that were, and `filled`, the share of the rows trained on that were not padding. Under `pmap` every
+    device takes of its own rows.
 
     Args:
       inner: the method; its batches have `mask` and `confidence`.
@@ -129,67 +131,82 @@ def selecting(
     Raises:
       ValueError: for a selection out of range; while tracing, for batches without `id`.
     """
-    plan = selection.checked()
-
-    def predict(variables: Any, model: Model, inputs: Any) -> Array:
-        logits = model.apply(variables, inputs, train=False)[0].logits
-        return jax.nn.softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
+    parts = _Parts(inner, student, teacher, selection.checked(), transform)
 
     def init(key: Array, batch: Batch) -> SelectionState:
-        count = len(plan.pool)
-        example = _rows_of(batch, jnp.arange(plan.trained_rows(_size(batch))))
+        count = len(parts.plan.pool)
+        example = _rows_of(batch, jnp.arange(parts.plan.trained_rows(_size(batch))))
         example |= {"mask": jnp.ones(_size(example), bool), CONFIDENCE: jnp.ones(_size(example))}
         empty = jnp.zeros(count), jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
         return SelectionState(jnp.int32(0), inner.init(key, example), *empty)
 
-    def survey(state: SelectionState, teacher_variables: Any, batch: Batch) -> tuple[SelectionState, Metrics]:
-        seen = batch if transform is None else transform(batch, None)
-        rows = _size(batch) * axis.size()
-        length, cycle = plan.cycle(rows)
-        passes = (state.step // cycle * plan.every).astype(jnp.float32)
-        weight = plan.student_weight * jnp.minimum(passes / plan.ramp, 1)
-        frozen = jax.lax.stop_gradient(teacher_variables)
-        both = predict(frozen, teacher, seen["inputs"]), predict(inner.student(state.inner), student, seen["inputs"])
-        together = rules.combined(*both, student_weight=weight)
-        place = _places(plan, batch, outside=len(plan.pool))
-        noted = state.confidence.at[place].set(together.max(-1), mode="drop")
-        classes = state.classes.at[place].set(together.argmax(-1).astype(jnp.int32), mode="drop")
-        confidence, classes = axis.merged(state.confidence, noted), axis.merged(state.classes, classes)
-        selected = jax.lax.cond(
-            state.step % cycle == length - 1,
-            lambda: rules.surest(
-                confidence,
-                num_selected=plan.num_selected,
-                classes=classes if plan.balance else None,
-                num_classes=together.shape[-1],
-            ),
-            lambda: state.selected,
-        )
-        after = state._replace(confidence=confidence, classes=classes, selected=selected)
-        return after, {}
-
-    def learn(state: SelectionState, teacher_variables: Any, batch: Batch) -> tuple[SelectionState, Metrics]:
-        place = _places(plan, batch, outside=0)
-        taken = state.selected[place] & _inside(plan, batch)
-        chosen = jnp.argsort(~taken, stable=True)[: plan.trained_rows(_size(batch))]
-        part = _rows_of(batch, chosen)
-        part |= {"mask": taken[chosen], CONFIDENCE: state.confidence[place][chosen]}
-        after, logged = inner.step(state.inner, teacher_variables, part)
-        filled = axis.all_sum((taken[chosen].sum().astype(jnp.float32), jnp.float32(len(chosen))))
-        return state._replace(inner=after), {**logged, "filled": filled}
-
     def step(state: SelectionState, teacher_variables: Any, batch: Batch) -> tuple[SelectionState, Metrics]:
-        surveying = plan.is_survey(state.step, _size(batch) * axis.size())
-        shapes = jax.eval_shape(learn, state, teacher_variables, batch)[1]
+        arguments = state, teacher_variables, batch
+        surveying = parts.plan.is_survey(state.step, _size(batch) * axis.size())
+        logged = jax.eval_shape(functools.partial(_learn, parts), *arguments)[1]
 
         def quiet(*arguments: Any) -> tuple[SelectionState, Metrics]:
-            return survey(*arguments)[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            return _survey(parts, *arguments), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), logged)
 
-        after, logged = jax.lax.cond(surveying, quiet, learn, state, teacher_variables, batch)
-        logged["surveyed"] = surveying.astype(jnp.float32), jnp.float32(1)
-        return after._replace(step=state.step + 1), logged
+        after, metrics = jax.lax.cond(surveying, quiet, functools.partial(_learn, parts), *arguments)
+        metrics["surveyed"] = surveying.astype(jnp.float32), jnp.float32(1)
+        return after._replace(step=state.step + 1), metrics
 
     return Distiller(init, step, lambda state: inner.student(state.inner))
+
+
+class _Parts(NamedTuple):
+    """The arguments of `selecting`."""
+
+    inner: Distiller
+    student: Model
+    teacher: Model
+    plan: Selection
+    transform: Transform | None
+
+
+def _survey(parts: _Parts, state: SelectionState, teacher_variables: Any, batch: Batch) -> SelectionState:
+    """Notes what both networks say of a batch; selects, if it is the last of the survey."""
+    plan = parts.plan
+    seen = batch if parts.transform is None else parts.transform(batch, None)
+    length, cycle = plan.cycle(_size(batch) * axis.size())
+    passes = (state.step // cycle * plan.every).astype(jnp.float32)
+    together = rules.combined(
+        _predict(parts.teacher, teacher_variables, seen["inputs"]),
+        _predict(parts.student, parts.inner.student(state.inner), seen["inputs"]),
+        student_weight=plan.student_weight * jnp.minimum(passes / plan.ramp, 1),
+    )
+    place = _places(plan, batch, outside=len(plan.pool))
+    noted = state.confidence.at[place].set(together.max(-1), mode="drop")
+    named = state.classes.at[place].set(together.argmax(-1).astype(jnp.int32), mode="drop")
+    confidence, classes = axis.merged(state.confidence, noted), axis.merged(state.classes, named)
+
+    def select() -> Array:
+        by_class: dict[str, Any] = {"classes": classes, "num_classes": together.shape[-1]} if plan.balance else {}
+        return rules.surest(confidence, num_selected=plan.num_selected, **by_class)
+
+    selected = jax.lax.cond(state.step % cycle == length - 1, select, lambda: state.selected)
+    return state._replace(confidence=confidence, classes=classes, selected=selected)
+
+
+def _learn(
+    parts: _Parts, state: SelectionState, teacher_variables: Any, batch: Batch
+) -> tuple[SelectionState, Metrics]:
+    """A step of the method on the rows that are selected, in front of padding."""
+    place = _places(parts.plan, batch, outside=0)
+    taken = state.selected[place] & _inside(parts.plan, batch)
+    chosen = jnp.argsort(~taken, stable=True)[: parts.plan.trained_rows(_size(batch))]
+    part = _rows_of(batch, chosen)
+    part |= {"mask": taken[chosen], CONFIDENCE: state.confidence[place][chosen]}
+    after, logged = parts.inner.step(state.inner, teacher_variables, part)
+    filled = axis.all_sum((taken[chosen].sum().astype(jnp.float32), jnp.float32(len(chosen))))
+    return state._replace(inner=after), {**logged, "filled": filled}
+
+
+def _predict(model: Model, variables: Any, inputs: Any) -> Array:
+    """Probabilities `[B, C]` of a network in evaluation mode; no gradient passes."""
+    logits = model.apply(jax.lax.stop_gradient(variables), inputs, train=False)[0].logits
+    return jax.nn.softmax(logits.astype(jnp.float32))
 
 
 def _size(batch: Batch) -> int:
