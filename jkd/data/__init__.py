@@ -11,6 +11,7 @@ from jkd.data.examples import ArrayExamples, Batch, Examples
 from jkd.data.graphs import graph_examples, molecules
 from jkd.data.label_bank import CropBatches, LabelBank, RegionCrops
 from jkd.data.mixing import mix_pairs, mixup
+from jkd.data.photometric import color_jitter, gaussian_blur, random_grayscale, self_distillation_views, solarize
 from jkd.data.records import RecordExamples
 from jkd.data.registry import Splits, hold_out, load, names
 from jkd.data.rotations import rotation_augment
@@ -36,9 +37,11 @@ __all__ = [
     "apply_crop",
     "augment",
     "citation_neighbourhoods",
+    "color_jitter",
     "composed_digits",
     "compress_soft_labels",
     "control_tasks",
+    "gaussian_blur",
     "graph_examples",
     "hold_out",
     "load",
@@ -46,12 +49,15 @@ __all__ = [
     "mixup",
     "molecules",
     "names",
+    "random_grayscale",
     "random_resized_crop_params",
     "recover_soft_labels",
     "remove_near_duplicates",
     "rotation_augment",
     "scenes",
+    "self_distillation_views",
     "self_mix",
+    "solarize",
     "switch_mix",
     "visible_share",
 ]

@@ -47,6 +47,7 @@ from jkd.losses.relations import (
     rkd_distance,
     similarity_preserving,
 )
+from jkd.losses.self_distillation import dino_loss
 from jkd.losses.singular import kdsvd
 from jkd.losses.sparse import sparse_forward_kl, sparse_jsd, sparse_total_variation
 from jkd.losses.sparsity import sparsity_lagrangian
@@ -69,6 +70,7 @@ __all__ = [
     "correlation_congruence",
     "crd",
     "cross_entropy",
+    "dino_loss",
     "dist",
     "distribution_distillation",
     "distribution_focal_loss",

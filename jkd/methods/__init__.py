@@ -1,6 +1,7 @@
 """Published distillation systems: one file each, composed from the shared pieces."""
 
 from jkd.methods import (
+    adasim,
     bd_kd,
     classic,
     dot,
@@ -23,6 +24,7 @@ __all__ = [
     "METHODS",
     "NO_STEP",
     "SYSTEMS",
+    "adasim",
     "add",
     "bd_kd",
     "classic",

@@ -6,6 +6,7 @@ from typing import Any
 from jkd import _check
 from jkd.distiller import Distiller
 from jkd.methods import (
+    adasim,
     bd_kd,
     classic,
     dot,
@@ -40,6 +41,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
+    "adasim": adasim.adasim,
     "kd3": kd3.kd3,
     "mirage": mirage.mirage,
     "rdd": rdd.rdd,

@@ -27,6 +27,7 @@ from jkd.nets.mobilenets import (
     mobilenet_v2,
 )
 from jkd.nets.norms import stage_norms
+from jkd.nets.projection_heads import DINOHead, WeightNormDense, with_head
 from jkd.nets.registry import create, names
 from jkd.nets.resnets import (
     BasicBlock,
@@ -52,6 +53,7 @@ from jkd.nets.shared_classifier import SharedClassifierStudent, with_classifier
 from jkd.nets.shufflenets import ShuffleNetV1, ShuffleNetV2, shufflenet_v1, shufflenet_v2
 from jkd.nets.transformers import Cache, Decoder, DecoderBlock, decoder_rules, empty_cache, llama2_7b, tiny_llama_1b
 from jkd.nets.vggs import VGG, vgg8, vgg11, vgg13, vgg16, vgg19
+from jkd.nets.vision_transformers import VisionTransformer, vit_small
 from jkd.nets.wide_resnets import WideResNet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "ConvRegressor",
     "CuriosityPredictor",
     "CuriosityTarget",
+    "DINOHead",
     "Decision",
     "Decoder",
     "DecoderBlock",
@@ -87,6 +90,8 @@ __all__ = [
     "ShuffleNetV1",
     "ShuffleNetV2",
     "StageBranches",
+    "VisionTransformer",
+    "WeightNormDense",
     "WideResNet",
     "cifar_resnet18",
     "cifar_resnet50",
@@ -125,7 +130,9 @@ __all__ = [
     "vgg13",
     "vgg16",
     "vgg19",
+    "vit_small",
     "with_classifier",
+    "with_head",
     "wrn_16_1",
     "wrn_16_2",
     "wrn_40_1",

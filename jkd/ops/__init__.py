@@ -1,5 +1,6 @@
 """Pure maths that is no loss."""
 
+from jkd.ops.centering import ema_center
 from jkd.ops.distances import pairwise_distances
 from jkd.ops.hard_concrete import (
     hard_concrete_keep_probability,
@@ -18,6 +19,7 @@ from jkd.ops.labels import (
 )
 from jkd.ops.logits import entropy, soft_cap, standardize_logits
 from jkd.ops.margins import overhaul_margin
+from jkd.ops.neighbors import adaptive_neighbor_distribution, adaptive_neighbors, neighbor_votes
 from jkd.ops.novelty import drnd_bonus, pseudo_count_statistic
 from jkd.ops.pooling import adaptive_avg_pool
 from jkd.ops.reductions import masked_mean, pearson
@@ -36,9 +38,12 @@ from jkd.ops.styles import adaptive_instance_mix, restyle
 __all__ = [
     "adaptive_avg_pool",
     "adaptive_instance_mix",
+    "adaptive_neighbor_distribution",
+    "adaptive_neighbors",
     "calibrate_soft_labels",
     "class_mean_probabilities",
     "drnd_bonus",
+    "ema_center",
     "entropy",
     "generalized_advantage",
     "hard_concrete_keep_probability",
@@ -49,6 +54,7 @@ __all__ = [
     "marginalize_joint_logits",
     "masked_mean",
     "masked_segment_sum",
+    "neighbor_votes",
     "normalize_by_moments",
     "overhaul_margin",
     "pairwise_distances",

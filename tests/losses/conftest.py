@@ -26,6 +26,7 @@ NOT_ZERO_AT_EQUALITY = {
     "variational_information": "a log-likelihood of a density",
     "crd": "a contrast with a memory",
     "plackett_luce": "a likelihood",
+    "dino_loss": "the entropy of the teacher remains",
     "multi_teacher_kl": "the second of its teachers is another one",
     "distribution_distillation": "the noise remains",
     "affinity_mimicking": "a cross-entropy: the teacher's entropy remains",
@@ -56,6 +57,7 @@ KEYWORDS = {
     "clip_loss": {"scale": 2.0},
     "crd": {"student_normalizer": 30.0, "teacher_normalizer": 45.0},
     "taid": {"lam": 0.4},
+    "dino_loss": {"student_temperature": 0.5},
     "fused_linear_topk_divergence": {
         **{"k": 3, "beta": 0.5, "tail": "bucket", "support": "teacher"},
         **{"chunk_size": 3, "vocabulary_chunk_size": 2},
@@ -79,8 +81,18 @@ def two_teachers(function):
     return call
 
 
+def two_views(function):
+    """The function of views: one of the teacher's, and two of the student's that are alike."""
+
+    @functools.wraps(function)
+    def call(student_logits, teacher_logits, **keywords):
+        return function(jnp.stack([student_logits] * 2), teacher_logits[None], **keywords)
+
+    return call
+
+
 # Where arguments have axes that the suite does not know, what it calls in place of the function.
-ADAPTED = {"multi_teacher_kl": two_teachers}
+ADAPTED = {"dino_loss": two_views, "multi_teacher_kl": two_teachers}
 
 
 @dataclasses.dataclass(frozen=True)
