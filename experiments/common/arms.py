@@ -62,15 +62,16 @@ def make_bench(
 
 
 def build_arm(bench: Bench, arm: Arm, steps: int) -> Distiller:
-    """The method of a row, from its name and arguments."""
+    """The method of a row, from its name and arguments; its rate follows the step schedule or is one of its own."""
     arguments = {name: value for name, value in arm.items() if name != "method"}
+    rate = arm["learning_rate"]
     return methods.create(
         arm["method"],
         student=bench.student,
         teacher=bench.teacher.model,
         transform=bench.splits.transform,
         accumulate=bench.setting.accumulate,
-        **{**arguments, "learning_rate": step_schedule(arm["learning_rate"], steps)},
+        **{**arguments, "learning_rate": rate if callable(rate) else step_schedule(rate, steps)},
     )
 
 

@@ -181,7 +181,14 @@ def train_batches(bench: Bench, seed: int, shard: tuple[int, int] = (0, 1)) -> A
 
 
 def run_cell(
-    bench: Bench, make: Callable[[], Distiller], *, name: str, seed: int, steps: int, config: Mapping[str, Any]
+    bench: Bench,
+    make: Callable[[], Distiller],
+    *,
+    name: str,
+    seed: int,
+    steps: int,
+    config: Mapping[str, Any],
+    batches: Callable[..., Any] | None = None,
 ) -> Cell:
     """Trains and evaluates a cell, or reads it back if it is finished.
 
@@ -192,6 +199,7 @@ def run_cell(
       seed: of initial weights, order and augmentation.
       steps: of training.
       config: the method's arguments, for the manifest.
+      batches: `(seed, shard) -> source` of what is trained on, which `config` then tells; the train split if None.
 
     Returns:
       The cell.
@@ -204,7 +212,7 @@ def run_cell(
     if (directory / _RESULT).exists():
         workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": _log_every(steps), **config})
     else:
-        _train_cell(bench, make(), directory, seed=seed, steps=steps, config=config)
+        _train_cell(bench, make(), directory, seed=seed, steps=steps, config=config, batches=batches)
     kept = json.loads((directory / _RESULT).read_text(encoding="utf-8"))
     return Cell(
         kept["last"],
@@ -224,7 +232,14 @@ def _log_every(steps: int) -> int:
 
 
 def _train_cell(
-    bench: Bench, distiller: Distiller, directory: Path, *, seed: int, steps: int, config: Mapping[str, Any]
+    bench: Bench,
+    distiller: Distiller,
+    directory: Path,
+    *,
+    seed: int,
+    steps: int,
+    config: Mapping[str, Any],
+    batches: Callable[..., Any] | None,
 ) -> None:
     """Trains, evaluates and keeps a cell."""
     setting = bench.setting
@@ -233,10 +248,11 @@ def _train_cell(
     def measured(split: str) -> Callable[[Variables], dict[str, float]]:
         return lambda student: bench.evaluate(student, bench.sources[split])
 
+    source = train_batches(bench, seed, placement.shard) if batches is None else batches(seed, placement.shard)
     result = train.fit(
         distiller,
         bench.teacher.variables,
-        train_batches(bench, seed, placement.shard),
+        source,
         steps=steps,
         workdir=directory,
         seed=seed,
