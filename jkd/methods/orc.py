@@ -273,33 +273,36 @@ class _Group(NamedTuple):
                 metrics |= _named(name, seen)
             return after, metrics
         answers = answers.at[0].set(self.answer(PIVOT, after[PIVOT], batch, answer_key))
-        return self.sequence(after, batch, answers, answer_key, metrics, temporary, (from_pivot, from_all))
+        below = {name: after[name] for name in others}
+        below, seen = self.in_turn(below, batch, answers, answer_key, temporary, jnp.stack([from_pivot, from_all]))
+        return {PIVOT: after[PIVOT], **below}, {**metrics, **seen}
 
-    def sequence(
+    def in_turn(
         self,
         states: dict[str, DistillState],
         batch: Batch,
         answers: Array,
         answer_key: Array,
-        metrics: Metrics,
         temporary: Array,
-        weights: tuple[Array, Array],
+        weights: Array,
     ) -> tuple[dict[str, DistillState], Metrics]:
-        """Temporary teachers learn first and are asked again before the others learn."""
-        states, said = dict(states), answers
-        for first, weight in zip((True, False), weights, strict=True):
-            lesson = self.lesson(batch, said, weight)
-            for i, name in enumerate(self.models):
-                if name == PIVOT:
-                    continue
-                due = temporary[i] if first else ~temporary[i]
-                states[name], seen = _learn_if(due, self.distillers[name], states[name], lesson)
-                before = {key: metrics.get(key, (0.0, 0.0)) for key in _named(name, seen)}
-                metrics = {**metrics, **jax.tree.map(jnp.add, _named(name, seen), before)}
-                if first:
-                    ask = lambda state, name=name: self.answer(name, state, batch, answer_key)  # noqa: E731
-                    said = said.at[i].set(jax.lax.cond(due, ask, lambda _, i=i: answers[i], states[name]))
-        return states, metrics
+        """Temporary teachers learn first, with the first weights, and are asked again before the others learn."""
+
+        def turn(carry: Any, now: tuple[Array, Array, Array]) -> tuple[Any, Metrics]:
+            (held, said), (heard, due, first) = carry, now
+            lesson, after = self.lesson(batch, said, heard), dict(held)
+            metrics: Metrics = {}
+            for i, name in enumerate(list(self.models)[1:], 1):
+                after[name], seen = _learn_if(due[i], self.distillers[name], held[name], lesson)
+                metrics |= _named(name, seen)
+                ask = lambda state, name=name: self.answer(name, state, batch, answer_key)  # noqa: E731
+                kept = said[i]
+                said = said.at[i].set(jax.lax.cond(due[i] & first, ask, lambda _, kept=kept: kept, after[name]))
+            return (after, said), metrics
+
+        turns = weights, jnp.stack([temporary, ~temporary]), jnp.array([True, False])
+        (states, _), metrics = jax.lax.scan(turn, (states, answers), turns)
+        return states, jax.tree.map(lambda x: x.sum(0), metrics)
 
     def answer(self, name: str, state: DistillState, batch: Batch, key: Array) -> Array:
         """A network's logits as in training, as a constant; its statistics stay as they are."""
