@@ -28,6 +28,7 @@ def with_branches(model: Model, branches: nn.Module | None) -> Model:
     """
 
     def init(key: jax.Array, inputs: Any) -> Variables:
+        jax.eval_shape(quarter_turns, inputs)  # refuses what cannot be turned before the branches stumble over it
         own_key, branch_key = jax.random.split(key)
         variables = model.init(own_key, inputs)
         if branches is None:

@@ -81,7 +81,7 @@ def ssld(
     student: Model,
     teacher: Model,
     learning_rate: optax.ScalarOrSchedule,
-    first_steps: int | None = None,
+    first_steps: int = 0,
     fine_tune_learning_rate: optax.ScalarOrSchedule | None = None,
     momentum: float = 0.9,
     weight_decay: float = 4e-5,
@@ -98,7 +98,7 @@ def ssld(
       student: the network that learns.
       teacher: the frozen network; it sees the student's view of each image.
       learning_rate: number or schedule, in the first stage; the paper's is a cosine after a warm-up of 5 epochs.
-      first_steps: steps of the first stage; all of them if None.
+      first_steps: steps of the first stage; 0 if there is no other.
       fine_tune_learning_rate: number or schedule, in the second stage, of which it counts the steps; a hundredth of
         `learning_rate`, from its beginning, if None.
       momentum: of SGD.
@@ -111,14 +111,13 @@ def ssld(
       A `Distiller` with `SSLDState`; it logs `stage`.
 
     Raises:
-      ValueError: for `first_steps` below 1.
+      ValueError: for negative `first_steps`.
 
     References:
       Cui, Guo, Du, He, Li, Wu, et al. [Beyond Self-Supervision: A Simple Yet Effective Network Distillation Alternative
       to Improve Backbones](https://arxiv.org/abs/2103.05959), 2021.
     """
-    if first_steps is not None:
-        _check.positive_integer("first_steps", first_steps)
+    _check.not_negative("first_steps", first_steps)
     rate = _two_stages(learning_rate, fine_tune_learning_rate, first_steps)
     optimizer = optim.sgd(rate, momentum=momentum, weight_decay=weight_decay)
     both = distill(
@@ -135,7 +134,7 @@ def ssld(
 
     def step(state: SSLDState, teacher_variables: Any, batch: Batch) -> tuple[SSLDState, Metrics]:
         inner = state.inner
-        stage = jnp.int32(0) if first_steps is None else (inner.step >= first_steps).astype(jnp.int32)
+        stage = (inner.step >= first_steps).astype(jnp.int32) if first_steps else jnp.int32(0)
         begins = stage != state.stage
 
         def from_rest(leaf: jax.Array) -> jax.Array:
@@ -239,10 +238,10 @@ def transfer(
 
 
 def _two_stages(
-    first: optax.ScalarOrSchedule, second: optax.ScalarOrSchedule | None, first_steps: int | None
+    first: optax.ScalarOrSchedule, second: optax.ScalarOrSchedule | None, first_steps: int
 ) -> optax.ScalarOrSchedule:
     """The rate by the step of the whole run."""
-    if first_steps is None:
+    if not first_steps:
         return first
     before = first if callable(first) else optax.constant_schedule(first)
     if second is None:

@@ -183,6 +183,9 @@ def test_refusals():
         distiller = lsskd.lsskd(student=model, branches=branches, learning_rate=0.05)
         with pytest.raises(ValueError, match=text):
             jax.eval_shape(distiller.init, jax.random.key(0), BATCH)
+    with pytest.raises(ValueError, match=r"images has shape \(4, 40, 1\); expected \[B, S, S, C\]"):
+        signals = {**BATCH, "inputs": jnp.ones((4, 40, 1))}
+        jax.eval_shape(lsskd.lsskd(student=NETWORK, learning_rate=0.05).init, jax.random.key(0), signals)
     for arguments, text in (({"alpha": -1}, "alpha=-1 must be"), ({"temperature": 0}, "temperature=0 must be")):
         with pytest.raises(ValueError, match=text):
             lsskd.lsskd(student=NETWORK, learning_rate=0.05, **arguments)

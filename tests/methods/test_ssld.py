@@ -146,5 +146,5 @@ def test_stages_of_batches_follow_each_other_and_refusals():
         data.StagedBatches([])
     with pytest.raises(ValueError, match="a stage of 0 steps"):
         data.StagedBatches([(0, parts[0])])
-    with pytest.raises(ValueError, match="first_steps=0 must be at least 1"):
-        ssld.ssld(student=STUDENT, teacher=worlds.TEACHER, learning_rate=0.1, first_steps=0)
+    with pytest.raises(ValueError, match="first_steps=-1 must be finite and at least 0"):
+        ssld.ssld(student=STUDENT, teacher=worlds.TEACHER, learning_rate=0.1, first_steps=-1)
