@@ -8,6 +8,7 @@ from jkd.train.loop import Result, fit
 from jkd.train.meshes import make_mesh, parse_mesh
 from jkd.train.metrics import read_metrics
 from jkd.train.parallel import Placement, jit_placement, jit_step, pmap_placement
+from jkd.train.prefetch import prefetch
 from jkd.train.rules import Rule, parse_rule, shardings
 from jkd.train.signals import Interrupted
 from jkd.train.steps import NonFinite
@@ -32,6 +33,7 @@ __all__ = [
     "parse_mesh",
     "parse_rule",
     "pmap_placement",
+    "prefetch",
     "read_metrics",
     "shardings",
 ]

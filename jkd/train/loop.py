@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import jax
 
 from jkd.cache import TeacherCache
@@ -18,6 +17,7 @@ from jkd.train import workdir as workdirs
 from jkd.train.checkpoint import Checkpoints
 from jkd.train.metrics import MetricsWriter
 from jkd.train.parallel import Placement, jit_placement
+from jkd.train.prefetch import prefetch
 from jkd.train.progress import Bar
 from jkd.train.signals import Interrupted, agreed, stop_requested
 
@@ -188,7 +188,7 @@ class _Run:
         one = stepping.train_step(self.distiller)
         advance, advance_several = self.placement.compile(one), self.placement.compile(stepping.several(one))
         clock = _Clock()
-        batches = _prefetch(data, start, self.schedule.steps)
+        batches = prefetch(data, start, self.schedule.steps)
         step = start
         while step < self.schedule.steps:
             placed = tuple(self.placement.batch(next(batches)) for _ in range(self.schedule.together(step)))
@@ -293,13 +293,6 @@ class _Clock:
     def rate(self) -> float:
         """Steps per second."""
         return self.steps / self.seconds if self.steps and self.seconds else math.nan
-
-
-def _prefetch(data: Any, start: int, stop: int) -> Any:
-    """Batches from `start` on, made ahead of time in a few threads by Grain."""
-    indices = grain.MapDataset.range(start, stop) if stop > start else grain.MapDataset.range(0, 1)
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    return iter(indices.map(lambda step: data[int(step)]).to_iter_dataset(options))
 
 
 def _check_arguments(
