@@ -6,6 +6,7 @@ an optimiser. Importing this starts no device.
 
 from jkd import (
     axis,
+    boxes,
     branching,
     cache,
     curiosity,
@@ -37,6 +38,7 @@ __all__ = [
     "Model",
     "Outputs",
     "axis",
+    "boxes",
     "branching",
     "cache",
     "curiosity",

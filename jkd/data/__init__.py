@@ -15,6 +15,7 @@ from jkd.data.photometric import color_jitter, gaussian_blur, random_grayscale, 
 from jkd.data.records import RecordExamples
 from jkd.data.registry import Splits, hold_out, load, names
 from jkd.data.rotations import rotation_augment
+from jkd.data.shapes_detection import make_shapes
 from jkd.data.soft_labels import compress_soft_labels, recover_soft_labels
 from jkd.data.sources import EvalBatches, TrainBatches, WithHeldOut
 from jkd.data.staged import StagedBatches
@@ -45,6 +46,7 @@ __all__ = [
     "graph_examples",
     "hold_out",
     "load",
+    "make_shapes",
     "mix_pairs",
     "mixup",
     "molecules",

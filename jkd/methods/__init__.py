@@ -2,6 +2,7 @@
 
 from jkd.methods import (
     adasim,
+    bckd,
     bd_kd,
     classic,
     dot,
@@ -26,6 +27,7 @@ __all__ = [
     "SYSTEMS",
     "adasim",
     "add",
+    "bckd",
     "bd_kd",
     "classic",
     "create",

@@ -7,6 +7,7 @@ from jkd import _check
 from jkd.distiller import Distiller
 from jkd.methods import (
     adasim,
+    bckd,
     bd_kd,
     classic,
     dot,
@@ -41,6 +42,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
+    "bckd": bckd.bckd,
     "adasim": adasim.adasim,
     "kd3": kd3.kd3,
     "mirage": mirage.mirage,

@@ -1,11 +1,13 @@
 """What is reported and not minimised."""
 
 from jkd.metrics.calibration import Reliability, expected_calibration_error, reliability
+from jkd.metrics.detection import mean_average_precision
 from jkd.metrics.multilabel import multilabel_average_precision, multilabel_f1
 
 __all__ = [
     "Reliability",
     "expected_calibration_error",
+    "mean_average_precision",
     "multilabel_average_precision",
     "multilabel_f1",
     "reliability",

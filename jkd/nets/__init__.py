@@ -17,6 +17,7 @@ from jkd.nets.connectors import (
     ReviewFusion,
 )
 from jkd.nets.convnets import ConvNet, LabelQueryConvNet, convnet, convnet1d
+from jkd.nets.detection import DenseDetector
 from jkd.nets.graph_networks import GraphClassifier, gat, gcn, gin
 from jkd.nets.label_queries import LabelQueryDecoder
 from jkd.nets.mlps import MLP, mlp
@@ -73,6 +74,7 @@ __all__ = [
     "Decision",
     "Decoder",
     "DecoderBlock",
+    "DenseDetector",
     "Factors",
     "Gaussian",
     "GraphClassifier",

@@ -91,8 +91,18 @@ def two_views(function):
     return call
 
 
+def both_terms(function):
+    """The sum of the pair that the function returns."""
+
+    @functools.wraps(function)
+    def call(*arguments, **keywords):
+        return sum(function(*arguments, **keywords))
+
+    return call
+
+
 # Where arguments have axes that the suite does not know, what it calls in place of the function.
-ADAPTED = {"dino_loss": two_views, "multi_teacher_kl": two_teachers}
+ADAPTED = {"bckd_loss": both_terms, "dino_loss": two_views, "multi_teacher_kl": two_teachers}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +150,11 @@ def listed(*makers):
 
     make.batched = makers[0].batched
     return make
+
+
+def corners(x):
+    """The left and top corner of a box before the right and bottom one."""
+    return np.concatenate([np.minimum(x[..., :2], x[..., 2:]), np.maximum(x[..., :2], x[..., 2:])], axis=-1)
 
 
 def softmax(x):
@@ -194,6 +209,12 @@ MAKERS: dict[str, Callable] = {
     "student_logits": floats("B", "C"),
     "teacher_logits": floats("B", "C"),
     "targets": floats("B", "C", then=softmax),
+    "logits": floats("B", "C"),
+    "boxes": floats("B", 4, then=corners),
+    "target_boxes": floats("B", 4, then=corners),
+    "student_boxes": floats("B", 4, then=corners),
+    "teacher_boxes": floats("B", 4, then=corners),
+    "quality": floats("B", then=lambda x: np.abs(np.sin(x))),
     "labels": integers("B", below="C"),
     "student_features": floats("B", "H", "H", "D"),
     "teacher_features": floats("B", "H", "H", "D"),
@@ -242,6 +263,7 @@ MAKERS: dict[str, Callable] = {
 }
 # A name that means something else in these losses.
 OWN_MAKERS: dict[str, dict[str, Callable]] = {
+    "distribution_focal_loss": {"targets": floats("B", then=lambda x: 3 * np.abs(np.sin(x)))},
     **{name: {"labels": several_labels} for name in ("binary_cross_entropy", "partial_softmax_kl")},
     **{
         name: {
@@ -252,7 +274,7 @@ OWN_MAKERS: dict[str, dict[str, Callable]] = {
         for name in ("class_aware_embedding", "instance_aware_embedding")
     },
 }
-CONSTANT = ("teacher_", "targets", "target_mean", "noise", "margin", "student_memory", "old_log_probs", "advantages")
+CONSTANT = ("teacher_", "target", "quality", "noise", "margin", "student_memory", "old_log_probs", "advantages")
 
 FILLS = {
     "random": lambda rng, shape: rng.normal(size=shape),
