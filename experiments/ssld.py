@@ -85,6 +85,8 @@ def plan_from_flags() -> Plan:
     plan = Plan(**values)
     if FLAGS.smoke:
         plan = plan._replace(labelled=50, per_class=10, steps=6, fine_tune_steps=2, fix_steps=2, transfer_steps=2)
+    if not FLAGS["epochs"].using_default_value:
+        raise ValueError("--epochs does not apply: rows with sets of different sizes take equal --steps.")
     if plan.fine_tune_steps >= plan.steps:
         raise ValueError(f"--fine_tune_steps={plan.fine_tune_steps} must be fewer than --steps={plan.steps}.")
     return plan
