@@ -18,7 +18,7 @@ Real images, once TensorFlow Datasets has prepared them:
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ COLUMNS = {
 }
 GROUPS = ("dropped: unsure", "label", "soft label", "dropped: sure")
 NUM_CLASSES = 10
+SMOKE = ("KD, teacher asked", "FerKD + SelfMix")
 
 
 class World(NamedTuple):
@@ -292,6 +293,7 @@ def run(
     seeds: int = 3,
     world: Mapping[str, Any],
     bank: Mapping[str, Any],
+    only: Sequence[str] = (),
     teacher_arguments: Mapping[str, Any],
 ) -> list[common.Row]:
     """Trains the teacher, builds the bank, and trains every arm from the same seeds; writes table and pictures.
@@ -303,6 +305,7 @@ def run(
       seeds: number of seeds, from 0.
       world: arguments of `make_world`.
       bank: arguments of `build_bank`.
+      only: labels of the rows to make; all if empty.
       teacher_arguments: of `common.obtain_teacher`.
 
     Returns:
@@ -314,7 +317,8 @@ def run(
     splits = made.splits._replace(transform=banked.bank.transform(made.regions.size))
     module = common.network("student", networks.student, NUM_CLASSES, networks.student_width)
     bench = common.make_bench(setting, splits, module, frozen, temperature=1.0)
-    chosen = arms(learning_rate, setting.weight_decay, banked.thresholds)
+    every = arms(learning_rate, setting.weight_decay, banked.thresholds)
+    chosen = {label: arm for label, arm in every.items() if not only or label in only}
     cells = {label: run_row(bench, banked, label, arm, seeds=seeds) for label, arm in chosen.items()}
     rows = [common.teacher_row(frozen)]
     for label, found in cells.items():
@@ -346,6 +350,7 @@ def main() -> None:
             "k": FLAGS.k,
             "shares": {"discard": FLAGS.discard, "doubtful": FLAGS.doubtful, "easy": FLAGS.easy},
         },
+        only=SMOKE if FLAGS.smoke else (),
         teacher_arguments={**study.teacher_from_flags(), **({"epochs": 80} if FLAGS.smoke else {})},
     )
 

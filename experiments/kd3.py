@@ -8,8 +8,26 @@ stripes and clouds in the same styles. Students are trained on it for equal numb
 with the teacher's answers on the whole pool; on the half that the teacher is surest of; with the teacher's classifier
 and aligned features besides; with a selection that is made anew every four passes by both networks; and with mixed
 styles and their contrast, which is KD^3. The first row has what is gone: the teacher's own images. All are evaluated
-on clean digits; rates were chosen on the clean validation split, which a run without original data would not have. It
-writes `results.json`, `purity.png`, `curves.png` and `chart.png` into `--workdir`.
+on clean digits. It writes `results.json`, `purity.png`, `curves.png` and `chart.png` into `--workdir` and took 3 min
+of CPU time on two cores that were busy with other work. Measured 2026-11-21, test accuracy after the last step in per
+cent, mean ± s.d. of 3 seeds, and how much of the last selection was genuine:
+
+    teacher                             97.22           -
+    original data, shared classifier    96.11 ± 1.00    100
+    KD, whole pool                      94.35 ± 0.32     51
+    + selection by the teacher, once    94.35 ± 0.16     64
+    + shared classifier, alignment      94.44 ± 1.21     64
+    + selection anew                    94.81 ± 1.16     64
+    KD^3                                95.19 ± 0.89     64
+
+The rows come in the paper's order, but no step is larger than its deviation (360 test digits, 0.28 % each), and the
+step that is largest in the paper, selection, gives nothing here, although what it selects is purer and the divergence
+from the teacher on the original images falls from 1.08 to 0.95 nats. The student's say in the confidence does not
+change what is selected. With strokes as the only foreign images, and edges among the styles, the half of which the
+teacher is surest was 53 % genuine, hardly more than chance: the teacher is as sure of strokes as of digits in such
+styles; that pool was given up before students were compared on it. The rate, 0.05, is the only one tried. The paper's
+figures, ResNet-34 → ResNet-18: CIFAR-10 95.21 % (best baseline 94.84), CIFAR-100 78.44 % (77.04); on CIFAR-10
+selection gives 4.99 points, the shared classifier 1.79, the contrast 0.73.
 
 Real images, once TensorFlow Datasets has prepared them:
 
@@ -237,7 +255,7 @@ def plot_purity(path: Path, cells: Mapping[str, list[common.Cell]], pool: data.A
         steps = [step for step, _ in lines[0]]
         axes.plot(steps, np.mean([[value for _, value in line] for line in lines], 0), label=label, marker=".")
     axes.set(xlabel="step", ylabel="genuine among what is trained on", ylim=(0.4, 1.02))
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper right", bbox_to_anchor=(1, 0.85))
     panels = right.subplots(4, 8)
     for genuine, rows in ((True, panels[:2]), (False, panels[2:])):
         chosen = np.flatnonzero(pool.arrays["genuine"] == genuine)[: rows.size]
