@@ -10,9 +10,9 @@ import numpy as np
 from flax import linen as nn
 
 from experiments.common.cells import EVAL_ROWS, Bench, Cell, Teacher, train_batches
-from jkd import data, io, ops, train
+from jkd import data, io, ops, train, views
 from jkd.distiller import Distiller
-from jkd.model import Model, Variables
+from jkd.model import Model, Outputs, Variables
 from jkd.train import steps
 
 
@@ -59,6 +59,29 @@ def last_state(bench: Bench, distiller: Distiller, cell: Cell) -> Any:
 
 def teacher_class_means(teacher: Teacher, splits: data.Splits) -> jax.Array:
     """The teacher's mean probabilities over the training examples of each class, without augmentation, `[C, C]`."""
+    logits, labels = _training_logits(teacher, splits)
+    probabilities = jax.nn.softmax(jnp.asarray(logits))
+    return ops.class_mean_probabilities(probabilities, jnp.asarray(labels), num_classes=splits.num_classes)
+
+
+def with_teacher(splits: data.Splits, teacher: Teacher) -> data.Splits:
+    """The splits with what the teacher says of each training example, so that it is not asked in every step.
+
+    Only where examples are seen as they are: augmentation makes of an example what the teacher has not seen.
+    """
+    if splits.transform is not data.augment.identity_transform:
+        return splits
+
+    def answered(examples: Any) -> Any:
+        logits = _training_logits(teacher, splits._replace(train=examples))[0]
+        return data.ArrayExamples({**examples.take(np.arange(len(examples))), views.TEACHER: Outputs(logits)})
+
+    held_out = None if splits.held_out is None else answered(splits.held_out)
+    return splits._replace(train=answered(splits.train), held_out=held_out)
+
+
+def _training_logits(teacher: Teacher, splits: data.Splits) -> tuple[np.ndarray, np.ndarray]:
+    """The teacher's logits `[N, C]` of the training examples without augmentation, and their labels."""
     transform: Any = splits.transform
     batches, logits = data.EvalBatches(splits.train, EVAL_ROWS), _logits_of(teacher.model, transform)
     found, labels = [], []
@@ -66,9 +89,7 @@ def teacher_class_means(teacher: Teacher, splits: data.Splits) -> jax.Array:
         batch = batches[index]
         found.append(np.asarray(logits(teacher.variables, batch))[batch["mask"]])
         labels.append(batch["label"][batch["mask"]])
-    probabilities = jax.nn.softmax(np.concatenate(found))
-    marks = jnp.asarray(np.concatenate(labels))
-    return ops.class_mean_probabilities(probabilities, marks, num_classes=splits.num_classes)
+    return np.concatenate(found), np.concatenate(labels)
 
 
 def answers_on_test(bench: Bench, students: Sequence[Variables]) -> list[Answers]:
