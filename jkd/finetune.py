@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jkd.distiller import Distiller
 from jkd.model import Model, Outputs, Variables
 
 
@@ -43,6 +44,34 @@ def continued(model: Model, variables: Variables, *, fresh: Sequence[str] = ()) 
         }
 
     return Model(init, model.apply)
+
+
+def starting_from(distiller: Distiller, variables: Variables) -> Distiller:
+    """The same method with a student that starts from given weights; both share the compilation of a step.
+
+    Args:
+      distiller: from `jkd.distill`.
+      variables: the student's, in the form that the distiller gives them.
+
+    Returns:
+      A `Distiller` that differs in `init` alone.
+
+    Raises:
+      ValueError: when it is first traced, for weights of another form.
+    """
+    params, rest = variables["params"], {name: tree for name, tree in variables.items() if name != "params"}
+
+    def init(key: jax.Array, batch: Any) -> Any:
+        state = distiller.init(key, batch)
+        forms = [jax.tree.map(jax.numpy.shape, tree) for tree in (params, state.params["student"])]
+        if forms[0] != forms[1]:
+            raise ValueError("variables have another form than the student's; give those of the same network.")
+        return state._replace(
+            params={**state.params, "student": jax.tree.map(jax.numpy.asarray, params)},
+            collections={**state.collections, "student": jax.tree.map(jax.numpy.asarray, rest)},
+        )
+
+    return distiller._replace(init=init)
 
 
 def only(model: Model, modules: Sequence[str]) -> Model:

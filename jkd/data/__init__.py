@@ -1,6 +1,6 @@
 """Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
 
-from jkd.data import augment, control_tasks
+from jkd.data import augment, control_tasks, shapes_captions
 from jkd.data.citations import citation_neighbourhoods
 from jkd.data.clutter import scenes, visible_share
 from jkd.data.composed import composed_digits
@@ -59,6 +59,7 @@ __all__ = [
     "scenes",
     "self_distillation_views",
     "self_mix",
+    "shapes_captions",
     "solarize",
     "switch_mix",
     "visible_share",

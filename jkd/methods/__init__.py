@@ -18,6 +18,7 @@ from jkd.methods import (
     ssld,
     supervised,
     tgeo_kd,
+    tinyclip,
 )
 from jkd.methods.registry import METHODS, NO_STEP, SYSTEMS, add, create
 
@@ -44,4 +45,5 @@ __all__ = [
     "ssld",
     "supervised",
     "tgeo_kd",
+    "tinyclip",
 ]

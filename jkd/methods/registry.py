@@ -23,6 +23,7 @@ from jkd.methods import (
     ssld,
     supervised,
     tgeo_kd,
+    tinyclip,
 )
 
 METHODS: dict[str, Callable[..., Distiller]] = {
@@ -42,6 +43,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
+    "tinyclip": tinyclip.tinyclip,
     "bckd": bckd.bckd,
     "adasim": adasim.adasim,
     "kd3": kd3.kd3,

@@ -3,6 +3,7 @@
 from jkd.metrics.calibration import Reliability, expected_calibration_error, reliability
 from jkd.metrics.detection import mean_average_precision
 from jkd.metrics.multilabel import multilabel_average_precision, multilabel_f1
+from jkd.metrics.retrieval import retrieval_accuracy
 
 __all__ = [
     "Reliability",
@@ -11,4 +12,5 @@ __all__ = [
     "multilabel_average_precision",
     "multilabel_f1",
     "reliability",
+    "retrieval_accuracy",
 ]

@@ -18,8 +18,17 @@ from jkd.nets.connectors import (
 )
 from jkd.nets.convnets import ConvNet, LabelQueryConvNet, convnet, convnet1d
 from jkd.nets.detection import DenseDetector
+from jkd.nets.dual_encoders import DualEncoder, Embeddings, ImageTower, TextTower, TowerSizes, tower_sizes
 from jkd.nets.graph_networks import GraphClassifier, gat, gcn, gin
+from jkd.nets.inheritance import inherit_layers, inherit_weights
 from jkd.nets.label_queries import LabelQueryDecoder
+from jkd.nets.learnt_masks import (
+    cut_dual_encoder,
+    cut_masked_transformer,
+    expand_cut_transformer,
+    expand_dual_encoder,
+    prunable,
+)
 from jkd.nets.mlps import MLP, mlp
 from jkd.nets.mobilenets import (
     MobileNetV1,
@@ -75,9 +84,12 @@ __all__ = [
     "Decoder",
     "DecoderBlock",
     "DenseDetector",
+    "DualEncoder",
+    "Embeddings",
     "Factors",
     "Gaussian",
     "GraphClassifier",
+    "ImageTower",
     "LabelQueryConvNet",
     "LabelQueryDecoder",
     "LinearEmbed",
@@ -92,6 +104,8 @@ __all__ = [
     "ShuffleNetV1",
     "ShuffleNetV2",
     "StageBranches",
+    "TextTower",
+    "TowerSizes",
     "VisionTransformer",
     "WeightNormDense",
     "WideResNet",
@@ -100,16 +114,23 @@ __all__ = [
     "convnet",
     "convnet1d",
     "create",
+    "cut_dual_encoder",
+    "cut_masked_transformer",
     "decoder_rules",
     "empty_cache",
+    "expand_cut_transformer",
+    "expand_dual_encoder",
     "gat",
     "gcn",
     "gin",
+    "inherit_layers",
+    "inherit_weights",
     "llama2_7b",
     "mlp",
     "mobilenet_v1",
     "mobilenet_v2",
     "names",
+    "prunable",
     "resnet8",
     "resnet8x4",
     "resnet14",
@@ -127,6 +148,7 @@ __all__ = [
     "shufflenet_v2",
     "stage_norms",
     "tiny_llama_1b",
+    "tower_sizes",
     "vgg8",
     "vgg11",
     "vgg13",

@@ -32,11 +32,11 @@ class NonFinite(RuntimeError):
     """A term of the loss stayed NaN or infinite."""
 
 
-@functools.lru_cache(maxsize=16)
 def train_step(distiller: Distiller) -> Callable[[Carry, Any, Any], Carry]:
     """The step that is compiled: the distiller's, with its metrics added to the window.
 
-    One distiller has one step function, so that several runs of it (seeds) share a compilation.
+    Distillers with one step have one such function, so that several runs (seeds, other initial weights) share a
+    compilation.
 
     Args:
       distiller: any method.
@@ -44,9 +44,15 @@ def train_step(distiller: Distiller) -> Callable[[Carry, Any, Any], Carry]:
     Returns:
       `(carry, teacher, batch) -> carry`.
     """
+    return _counted(distiller.step)
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(advance: Callable[..., tuple[Any, Metrics]]) -> Callable[[Carry, Any, Any], Carry]:
+    """A method's step with its metrics added up."""
 
     def step(carry: Carry, teacher: Any, batch: Any) -> Carry:
-        state, metrics = distiller.step(carry.state, teacher, batch)
+        state, metrics = advance(carry.state, teacher, batch)
         window = jax.tree.map(jnp.add, carry.window, metrics)
         bad = [total > 0 for name, (total, _) in metrics.items() if name.startswith("nonfinite/")]
         streak = jnp.where(jnp.stack(bad).any(), carry.streak + 1, 0) if bad else carry.streak
