@@ -100,7 +100,7 @@ def softmax_objective(weight: float) -> Callable[[Outputs, Outputs, Any], Mappin
     """The detector's losses, and the divergence of the softmax over classes at every location, as in classification."""
 
     def terms(student: Outputs, teacher: Outputs, batch: Any) -> Mapping[str, jax.Array]:
-        targets = [detection.assign(one, batch["boxes"], batch["label"]) for one in student.logits]
+        targets = detection.assign(student.logits, batch["boxes"], batch["label"])
         pairs = zip(student.logits, teacher.logits, strict=True)
         apart = sum(losses.kl_divergence(ours.logits, theirs.logits).sum() for ours, theirs in pairs)
         found = weight * apart / detection.num_positive(targets)

@@ -4,11 +4,12 @@ What every method on dense detectors shares. A network's logits are a sequence o
 `boxes` [B, M, 4] in pixels and `label` [B, M], -1 where there is no box.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jkd import boxes as box
 from jkd import losses
@@ -50,28 +51,68 @@ def level_boxes(level: DenseLevel) -> Array:
     return box.decode_distribution(box.grid_points(*level.grid), level.distribution, reg_max=level.reg_max)
 
 
+Assign = Callable[..., list[Targets]]
+
+
 def assign(
-    level: DenseLevel, boxes: Array, labels: Array, where: Array | None = None, *, radius: float = 1.5
-) -> Targets:
-    """Says which locations of a level answer for which object: `jkd.boxes.assign_points` for each image.
+    levels: Sequence[DenseLevel], boxes: Array, labels: Array, where: Array | None = None, *, radius: float = 1.5
+) -> list[Targets]:
+    """Says which locations answer for which object, level by level: `jkd.boxes.assign_points` for each image.
+
+    Every level answers for every object, which suits a head of one level.
 
     Args:
-      level: for its grid and stride.
+      levels: for their grids and strides.
       boxes: `[B, M, 4]`, pixels.
       labels: `[B, M]`.
       where: `[B]`, rows that count.
       radius: in strides; half of it for the locations that always answer.
 
     Returns:
-      The targets.
+      The targets of each level.
     """
-    scaled = jnp.asarray(boxes, jnp.float32) / level.stride
-    points = box.grid_points(*level.grid)
-    owner = jax.vmap(lambda b, y: box.assign_points(points, b, y, radius=radius))(scaled, labels)
+
+    def owners(level: DenseLevel) -> Array:
+        points, scaled = box.grid_points(*level.grid), jnp.asarray(boxes, jnp.float32) / level.stride
+        return jax.vmap(lambda b, y: box.assign_points(points, b, y, radius=radius))(scaled, labels)
+
+    return [_targets(level, owners(level), boxes, labels, where) for level in levels]
+
+
+def assign_atss(
+    levels: Sequence[DenseLevel], boxes: Array, labels: Array, where: Array | None = None, *, scale: float = 8.0
+) -> list[Targets]:
+    """Says which locations answer for which object, over all levels at once: `jkd.boxes.assign_atss` for each image.
+
+    Args:
+      levels: for their grids and strides.
+      boxes: `[B, M, 4]`, pixels.
+      labels: `[B, M]`.
+      where: `[B]`, rows that count.
+      scale: side of the square anchor of a location, in strides.
+
+    Returns:
+      The targets of each level.
+    """
+    half = jnp.array([-1.0, -1.0, 1.0, 1.0]) * scale / 2
+    anchors = [level.stride * (jnp.tile(box.grid_points(*level.grid), 2) + half[None]) for level in levels]
+    sizes = [len(part) for part in anchors]
+
+    def owners(boxes: Array, labels: Array) -> Array:
+        return box.assign_atss(jnp.concatenate(anchors), boxes, labels, level_sizes=sizes)
+
+    whole = jax.vmap(owners)(jnp.asarray(boxes, jnp.float32), labels)
+    parts = jnp.split(whole, np.cumsum(sizes)[:-1], axis=1)
+    return [_targets(level, owner, boxes, labels, where) for level, owner in zip(levels, parts, strict=True)]
+
+
+def _targets(level: DenseLevel, owner: Array, boxes: Array, labels: Array, where: Array | None) -> Targets:
+    """The targets of a level from the indices of objects, `[B, N]`."""
     counts = jnp.ones(owner.shape, bool) if where is None else jnp.broadcast_to(where[:, None], owner.shape)
     found = (owner >= 0) & counts
     index = jnp.maximum(owner, 0)
     label = jnp.where(found, jnp.take_along_axis(labels, index, axis=1), -1)
+    scaled = jnp.asarray(boxes, jnp.float32) / level.stride
     own = jnp.where(found[..., None], jnp.take_along_axis(scaled, index[..., None], axis=1), 0)
     return Targets(label, own, counts.astype(jnp.float32))
 
@@ -173,7 +214,7 @@ def objective(student: Any, teacher: Any, batch: Mapping[str, Any]) -> Mapping[s
     """The losses of a detector that learns alone, for `jkd.distill`."""
     del teacher
     levels = student.logits
-    return gfl_terms(levels, [assign(level, batch["boxes"], batch["label"], batch.get("mask")) for level in levels])
+    return gfl_terms(levels, assign(levels, batch["boxes"], batch["label"], batch.get("mask")))
 
 
 def horizontal_flip(batch: Mapping[str, Any], keys: Array | None = None) -> dict[str, Any]:

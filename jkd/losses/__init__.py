@@ -19,6 +19,7 @@ from jkd.losses.detection import (
     giou_loss,
     quality_focal_loss,
 )
+from jkd.losses.diffusion import denoising_score_matching, score_distillation_sampling, variational_score_distillation
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
 from jkd.losses.ensembles import multi_teacher_kl
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
@@ -70,6 +71,7 @@ __all__ = [
     "correlation_congruence",
     "crd",
     "cross_entropy",
+    "denoising_score_matching",
     "dino_loss",
     "dist",
     "distribution_distillation",
@@ -112,6 +114,7 @@ __all__ = [
     "rkd_angle",
     "rkd_distance",
     "sampled_reverse_kl",
+    "score_distillation_sampling",
     "similarity_preserving",
     "skewed_forward_kl",
     "skewed_reverse_kl",
@@ -127,4 +130,5 @@ __all__ = [
     "total_variation",
     "uld",
     "variational_information",
+    "variational_score_distillation",
 ]

@@ -17,6 +17,7 @@ from jkd.methods import (
     rdd,
     ssld,
     supervised,
+    swiftbrush,
     tgeo_kd,
     tinyclip,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "rdd",
     "ssld",
     "supervised",
+    "swiftbrush",
     "tgeo_kd",
     "tinyclip",
 ]

@@ -20,7 +20,11 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
 
 def objective(
-    *, gamma: float = 1.0, cls_weight: float = 1.0, loc_weight: float = 4.0
+    *,
+    gamma: float = 1.0,
+    cls_weight: float = 1.0,
+    loc_weight: float = 4.0,
+    assign: detection.Assign = detection.assign,
 ) -> Callable[[Outputs, Outputs, Batch], Mapping[str, jax.Array]]:
     """The detector's own three losses, and `classification` and `localisation` of `jkd.losses.bckd_loss`.
 
@@ -31,6 +35,7 @@ def objective(
       gamma: exponent of the disagreement.
       cls_weight: of the classes' distillation. 0 leaves it out.
       loc_weight: of the boxes'. 0 leaves it out.
+      assign: `(levels, boxes, labels, mask) -> targets of each level`.
 
     Returns:
       An objective for `jkd.distill`; `logits` of both networks are sequences of `jkd.boxes.DenseLevel`.
@@ -43,7 +48,7 @@ def objective(
     def terms(student: Outputs, teacher: Outputs, batch: Batch) -> Mapping[str, jax.Array]:
         levels = student.logits
         check_levels(levels, teacher.logits)
-        targets = [detection.assign(level, batch["boxes"], batch["label"], batch.get("mask")) for level in levels]
+        targets = assign(levels, batch["boxes"], batch["label"], batch.get("mask"))
         total = detection.num_positive(targets)
         found = dict.fromkeys([name for name, on in used.items() if on], jnp.float32(0))
         for ours, theirs, target in zip(levels, teacher.logits, targets, strict=True):
@@ -92,6 +97,7 @@ def bckd(
     gamma: float = 1.0,
     cls_weight: float = 1.0,
     loc_weight: float = 4.0,
+    assign: detection.Assign = detection.assign,
     optimizer: Optimizer = sgd,
     transform: Transform | None = None,
     accumulate: int = 1,
@@ -105,6 +111,8 @@ def bckd(
       gamma: exponent of the disagreement.
       cls_weight: of the classes' distillation.
       loc_weight: of the boxes'.
+      assign: which locations answer for an object: `jkd.dense_detection.assign` for one level, and the paper's
+        `jkd.dense_detection.assign_atss` for a pyramid of them.
       optimizer: `learning_rate -> transformation`.
       transform: augmentation, `(batch, keys) -> batch`, such as `jkd.dense_detection.horizontal_flip`.
       accumulate: micro-batches a step; locations that answer for an object are then counted in each.
@@ -117,13 +125,12 @@ def bckd(
 
     References:
       Yang, Zhou, Li, Qiao, Li, Yang, Wang, Li. [Bridging Cross-task Protocol Inconsistency for Distillation in Dense
-      Object Detection](https://arxiv.org/abs/2308.14286), ICCV 2023. Locations are assigned by `assign_points` and not
-      by ATSS.
+      Object Detection](https://arxiv.org/abs/2308.14286), ICCV 2023.
     """
     return distill(
         student=student,
         teacher=teacher,
-        objective=objective(gamma=gamma, cls_weight=cls_weight, loc_weight=loc_weight),
+        objective=objective(gamma=gamma, cls_weight=cls_weight, loc_weight=loc_weight, assign=assign),
         optimizer=optim.standard_promotion(optimizer(learning_rate)),
         transform=transform,
         accumulate=accumulate,

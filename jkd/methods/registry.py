@@ -22,6 +22,7 @@ from jkd.methods import (
     rdd,
     ssld,
     supervised,
+    swiftbrush,
     tgeo_kd,
     tinyclip,
 )
@@ -49,6 +50,7 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
     "kd3": kd3.kd3,
     "mirage": mirage.mirage,
     "rdd": rdd.rdd,
+    "swiftbrush": swiftbrush.swiftbrush,
 }
 """Every published system that is made of other things, which its function names. It gives a `Distiller` too, unless
 `NO_STEP` says why it cannot."""

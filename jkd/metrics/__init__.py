@@ -2,15 +2,21 @@
 
 from jkd.metrics.calibration import Reliability, expected_calibration_error, reliability
 from jkd.metrics.detection import mean_average_precision
+from jkd.metrics.distributions import frechet_distance, intra_class_std, mmd_rbf, sliced_wasserstein, unit_projections
 from jkd.metrics.multilabel import multilabel_average_precision, multilabel_f1
 from jkd.metrics.retrieval import retrieval_accuracy
 
 __all__ = [
     "Reliability",
     "expected_calibration_error",
+    "frechet_distance",
+    "intra_class_std",
     "mean_average_precision",
+    "mmd_rbf",
     "multilabel_average_precision",
     "multilabel_f1",
     "reliability",
     "retrieval_accuracy",
+    "sliced_wasserstein",
+    "unit_projections",
 ]

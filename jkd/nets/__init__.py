@@ -17,6 +17,7 @@ from jkd.nets.connectors import (
     ReviewFusion,
 )
 from jkd.nets.convnets import ConvNet, LabelQueryConvNet, convnet, convnet1d
+from jkd.nets.denoisers import DenoisingMLP
 from jkd.nets.detection import DenseDetector
 from jkd.nets.dual_encoders import DualEncoder, Embeddings, ImageTower, TextTower, TowerSizes, tower_sizes
 from jkd.nets.graph_networks import GraphClassifier, gat, gcn, gin
@@ -83,6 +84,7 @@ __all__ = [
     "Decision",
     "Decoder",
     "DecoderBlock",
+    "DenoisingMLP",
     "DenseDetector",
     "DualEncoder",
     "Embeddings",

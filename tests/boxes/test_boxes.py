@@ -52,6 +52,33 @@ def test_points_belong_to_the_smallest_box_and_small_boxes_have_a_point():
     assert int((alone >= 0).sum()) == 16
 
 
+def test_atss_is_the_loop_over_boxes():
+    """Against the procedure written out, on two levels with three boxes and padding."""
+    levels = [(8, 4), (4, 8)]
+    blank = [DenseLevel(jnp.zeros((1, n * n, 1)), jnp.zeros((1, n * n, 8)), (n, n), stride) for n, stride in levels]
+    own = np.array([[2, 3, 14, 12], [10, 8, 26, 30], [20, 2, 25, 8], [0, 0, 0, 0]], np.float32)
+    labels = np.array([2, 0, 1, -1])
+    found = jax.jit(lambda b, y: detection.assign_atss(blank, b, y, scale=3.0))(own[None], labels[None])
+    centres = [stride * np.asarray(boxes.grid_points(n, n)) for n, stride in levels]
+    anchors = [np.concatenate([c - 1.5 * s, c + 1.5 * s], 1) for c, (_, s) in zip(centres, levels, strict=True)]
+    best = [np.zeros(len(c)) for c in centres]
+    expected = [np.full(len(c), -1) for c in centres]
+    for index, box in enumerate(own[:3]):
+        apart = [np.hypot(*(c - (box[:2] + box[2:]) / 2).T) for c in centres]
+        near = [np.argsort(a, kind="stable")[:9] for a in apart]
+        overlap = [np.asarray(boxes.box_iou(a, box[None]))[:, 0] for a in anchors]
+        values = np.concatenate([o[chosen] for o, chosen in zip(overlap, near, strict=True)])
+        least = values.mean() + values.std(ddof=1)
+        for level in (0, 1):
+            for i in near[level]:
+                inside = (centres[level][i] > box[:2]).all() and (centres[level][i] < box[2:]).all()
+                if inside and overlap[level][i] >= least and overlap[level][i] > best[level][i]:
+                    best[level][i], expected[level][i] = overlap[level][i], labels[index]
+    for target, labels_of_level in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(target.labels[0], labels_of_level)
+    assert set(np.concatenate(expected)) == {-1, 0, 1, 2}
+
+
 def test_suppression_is_the_greedy_loop():
     found = drawn(30, 2)
     scores = np.random.default_rng(3).random(30).astype(np.float32)

@@ -19,8 +19,12 @@ from tests.quick import QUICK
 
 NOT_A_LOSS = {"CRDResult"}
 NO_WHERE: dict[str, str] = {}
-PASSES_TEACHER_GRADIENT = {"crd": ["teacher_embeddings"]}  # both linear maps learn
+PASSES_TEACHER_GRADIENT = {
+    "crd": ["teacher_embeddings"],  # both linear maps learn
+    "sparsity_lagrangian": ["target"],  # a schedule of the caller, which the loss does not stop
+}
 NOT_ZERO_AT_EQUALITY = {
+    "variational_score_distillation": "zero where the teacher says what the fake says",
     "hinton_kd": "the cross-entropy with the labels remains",
     "activation_boundary": "an entry within the margin is pushed away from 0",
     "variational_information": "a log-likelihood of a density",
@@ -46,6 +50,8 @@ KINK_AT_EQUALITY = {
     "hybrid_uld": "an absolute value, whose slope there is rounding",
 }
 PART_IS_CONSTANT = {
+    "score_distillation_sampling": "its gradient is given and not that of its value",
+    "variational_score_distillation": "its gradient is given and not that of its value",
     "bckd_loss": "the disagreement that weighs the boxes passes no gradient",
     "adaptive_kl": "the weights of both divergences pass no gradient",
     "sampled_reverse_kl": "the reward passes no gradient",
@@ -216,6 +222,11 @@ MAKERS: dict[str, Callable] = {
     "target_boxes": floats("B", 4, then=corners),
     "student_boxes": floats("B", 4, then=corners),
     "teacher_boxes": floats("B", 4, then=corners),
+    "prediction": floats("B", "H", "H", "D"),
+    "samples": floats("B", "H", "H", "D"),
+    "teacher_prediction": floats("B", "H", "H", "D"),
+    "fake_prediction": floats("B", "H", "H", "D"),
+    "predicted_noise": floats("B", "H", "H", "D"),
     "quality": floats("B", then=lambda x: np.abs(np.sin(x))),
     "labels": integers("B", below="C"),
     "student_features": floats("B", "H", "H", "D"),
@@ -265,6 +276,7 @@ MAKERS: dict[str, Callable] = {
 }
 # A name that means something else in these losses.
 OWN_MAKERS: dict[str, dict[str, Callable]] = {
+    "denoising_score_matching": {"target": floats("B", "H", "H", "D")},
     "distribution_focal_loss": {"targets": floats("B", then=lambda x: 3 * np.abs(np.sin(x)))},
     **{name: {"labels": several_labels} for name in ("binary_cross_entropy", "partial_softmax_kl")},
     **{
@@ -276,7 +288,18 @@ OWN_MAKERS: dict[str, dict[str, Callable]] = {
         for name in ("class_aware_embedding", "instance_aware_embedding")
     },
 }
-CONSTANT = ("teacher_", "target", "quality", "noise", "margin", "student_memory", "old_log_probs", "advantages")
+CONSTANT = (
+    "teacher_",
+    "target",
+    "fake_",
+    "predicted_noise",
+    "quality",
+    "noise",
+    "margin",
+    "student_memory",
+    "old_log_probs",
+    "advantages",
+)
 
 FILLS = {
     "random": lambda rng, shape: rng.normal(size=shape),

@@ -57,7 +57,7 @@ def test_terms_are_sums_over_all_locations_by_the_number_of_those_that_answer():
     """Written out in NumPy, image by image."""
     ours, theirs, scene = level(0), level(1), batch()
     found = terms((ours,), (theirs,), scene)
-    target = detection.assign(ours, scene["boxes"], scene["label"])
+    (target,) = detection.assign((ours,), scene["boxes"], scene["label"])
     positive = int((target.labels >= 0).sum())
     assert 3 <= positive < 32
     p, q = (1 / (1 + np.exp(-np.asarray(one.logits, np.float64))) for one in (ours, theirs))
