@@ -148,3 +148,12 @@ def test_scenes_hold_their_object_where_they_say():
     assert visible_share(np.array([0, 0, 0.1, 0.1]), np.array([0.5, 0.5, 0.5, 0.5])) == 0
     with pytest.raises(ValueError, match=r"with h at most size=4"):
         scenes(pieces, 8, size=4)
+
+
+def test_a_cache_without_boxes_is_no_bank(tmp_path, teacher):
+    plain = data.ArrayExamples({"inputs": np.ones((2, 4, 4, 1), np.float32), "label": np.arange(2)})
+    with pytest.raises(ValueError, match=r"entries=\['box'\] are not in the transformed batch, which has"):
+        jkd.cache.write(tmp_path / "none", worlds.TEACHER, teacher, plain, entries=("box",))
+    jkd.cache.write(tmp_path / "plain", worlds.TEACHER, teacher, plain)
+    with pytest.raises(ValueError, match=r"keeps \['label', 'logits'\] but no boxes; write it with LabelBank\.build"):
+        data.LabelBank.open(tmp_path / "plain", num_classes=3)
