@@ -1,6 +1,6 @@
 """Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
 
-from jkd.data import augment, control_tasks, shapes_captions
+from jkd.data import augment, control_tasks, shapes_captions, text
 from jkd.data.citations import citation_neighbourhoods
 from jkd.data.clutter import scenes, visible_share
 from jkd.data.composed import composed_digits
@@ -62,5 +62,6 @@ __all__ = [
     "shapes_captions",
     "solarize",
     "switch_mix",
+    "text",
     "visible_share",
 ]
