@@ -1,6 +1,31 @@
 """Mirage: does a network learn as much from a few sets of computation trees as from all the graphs?
 
 python -m experiments.mirage
+
+800 generated molecules of two classes are replaced by sets of trees that a share of a class's graphs hold; GIN, GCN
+and GAT (two layers, width 32, Adam at 3e-3, 300 steps) train on those, on all graphs, and on random graphs with as
+many nodes. Measured 2026-11-21 on two cores of an AMD EPYC that were busy with other work, 2 min 10 s of CPU time; test
+AUC in per cent at the best validation AUC, five seeds (for random graphs five choices of graphs as well):
+
+| nodes | all graphs, 12543 | Mirage, random: 584 | 237 | 114 |
+|---|---:|---:|---:|---:|
+| GIN | 83.3 ± 0.5 | 70.4 ± 1.4, 77.4 ± 5.9 | 72.6 ± 1.4, 65.6 ± 13.0 | 67.6 ± 2.6, 59.6 ± 7.6 |
+| GCN | 81.6 ± 0.8 | 64.5 ± 1.1 | | |
+| GAT | 81.7 ± 0.8 | 66.8 ± 1.8 | | |
+
+The 584 nodes are sets of at most four trees at a support of 25 %, the 114 at 40 %, the 237 single trees at 15 %.
+Distilling takes 0.2 s when the cores are free. Without the sets that both classes share, GIN falls to 63.1 ± 3.8.
+
+The paper (ogbg-molbace and five other sets) has Mirage best or nearly so among condensation methods at a few per cent
+of the size and below. Here that holds up to two per cent of the nodes, where it is better than random graphs and
+varies far less; at five per cent random graphs are better, and more trees do not close the gap to all graphs: a set
+says which trees a graph holds, not how many of each, nor which rarer ones. Tried on the validation split, one or two
+seeds: supports of 8 to 40 % with sets of up to 1, 2, 4 and 8 trees, rates of 1e-3 to 1e-2, weight decays of 1e-3 and
+1e-2. Mirage stayed between .70 and .77 there; random graphs passed it from about 500 nodes on. Gradient-based
+condensation, which the paper compares with, was not run.
+
+Real graphs, the neighbourhoods of papers, seen by one layer:
+python -m experiments.mirage --dataset=cora --data_dir=FOLDER --large=0.05 --small=0.1 --single=0.03
 """
 
 import functools
@@ -16,6 +41,7 @@ from scipy import special
 
 import jkd
 from experiments import common
+from experiments.common.graph_tasks import Task, citations, molecules
 from jkd import _check, data, graphs, nets, train
 from jkd.distiller import Distiller
 from jkd.methods import mirage
@@ -57,29 +83,6 @@ def define_flags() -> None:
     flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
-class Task(NamedTuple):
-    """Graphs with labels, and how many values their labels have.
-
-    Attributes:
-      splits: graphs and labels of `train`, `validation` and `test`.
-      node_labels: number of values of each field of a node's label.
-      edge_labels: number of values of an edge's.
-      hops: layers of the networks.
-      row: nodes and edges of a padded row; the same for all that is trained on, which then shares a compilation.
-    """
-
-    splits: dict[str, tuple[list[graphs.Graph], np.ndarray]]
-    node_labels: tuple[int, ...]
-    edge_labels: int
-    hops: int
-    row: dict[str, int]
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(max(labels.max() for _, labels in self.splits.values())) + 1
-
-
 class Training(NamedTuple):
     """What a row of the table trains on, for one seed.
 
@@ -94,22 +97,6 @@ class Training(NamedTuple):
     seconds: float
 
 
-def molecules(num_train: int) -> Task:
-    """Generated molecules; the splits are drawn from seeds of their own."""
-    sizes = {"train": (num_train, 0), "validation": (200, 2), "test": (400, 1)}
-    splits = {name: data.molecules(count, seed=seed) for name, (count, seed) in sizes.items()}
-    return Task(splits, (data.graphs.ATOMS,), data.graphs.BONDS, 2, {"nodes": 32, "edges": 64})
-
-
-def citations(name: str, data_dir: str | None) -> Task:
-    """Neighbourhoods of a citation network, seen by one layer."""
-    if data_dir is None:
-        raise ValueError(f"--dataset={name} is read from a file; give its folder by --data_dir.")
-    found = data.citation_neighbourhoods(name, data_dir)
-    row = {"nodes": 48, "edges": 160}
-    return Task(found.splits, (found.topics, 2), 1, 1, row)
-
-
 def whole(task: Task, seed: int) -> Training:
     """All graphs."""
     listed, labels = task.splits["train"]
@@ -120,13 +107,16 @@ def whole(task: Task, seed: int) -> Training:
 def distilled(task: Task, seed: int, *, support: float, max_size: int, exclude_shared: bool = False) -> Training:
     """Sets of frequent trees."""
     begun = time.perf_counter()
+    listed, labels = task.splits["train"]
     found = mirage.mirage(
-        *task.splits["train"],
+        listed,
+        labels,
         hops=task.hops,
         min_support=support,
         max_size=max_size,
         exclude_shared=exclude_shared,
-        **task.row,
+        nodes=task.row["nodes"],
+        edges=task.row["edges"],
     )
     seconds = time.perf_counter() - begun
     batches = data.WeightedBatches(found.examples, found.weights, 64, seed=seed)
@@ -153,11 +143,11 @@ def kilobytes(listed: Sequence[graphs.Graph]) -> float:
 
     An undirected edge is counted once.
     """
-    numbers = 0
+    numbers = 0.0
     for graph in listed:
         edges = len(graph.senders) / (2 if graph.roots is None else 1)
         numbers += np.size(graph.nodes) + 3 * edges + (0 if graph.degrees is None else len(graph.nodes) + 1) + 1
-    return 4 * numbers / 1000
+    return 4 * float(numbers) / 1000
 
 
 def auc(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -339,6 +329,7 @@ def run(
 
 def plot(path: Path, cells: Mapping[str, Sequence[Cell]]) -> None:
     """Draws test AUC against size, and the validation AUC over the steps."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -346,7 +337,7 @@ def plot(path: Path, cells: Mapping[str, Sequence[Cell]]) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for index, (label, found) in enumerate(cells.items()):
-        style = {"color": f"C{index}", "label": label}
+        style = {"color": colormaps["tab20"](index % 20), "label": label}
         sizes = np.array([cell.figures["kilobytes"] for cell in found])
         scores = np.array([cell.figures["auc_best"] for cell in found])
         left.errorbar(sizes.mean(), scores.mean(), yerr=scores.std(), fmt="s", capsize=3, **style)
