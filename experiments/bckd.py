@@ -45,8 +45,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("teacher_images", 2000, "Scenes that the teacher is trained on.", 16)
     flags.DEFINE_integer("images", 300, "Of these, how many the students are trained on, and their mirror images.", 16)
     flags.DEFINE_integer("evaluated", 300, "Scenes of the test split; two thirds as many are for validation.", 3)
-    flags.DEFINE_integer("teacher_steps", 1500, "Steps of 16 scenes.", 1)
-    flags.DEFINE_integer("steps", 1200, "Steps of 16 scenes, of the students.", 1)
+    flags.DEFINE_integer("teacher_steps", 1200, "Steps of 16 scenes.", 1)
+    flags.DEFINE_integer("steps", 800, "Steps of 16 scenes, of the students.", 1)
     flags.DEFINE_float("learning_rate", 2e-3, "Of AdamW, at the top of the cycle.", 0)
     flags.DEFINE_float("cls_weight", 1.0, "Weight of the classes' distillation.", 0)
     flags.DEFINE_float("loc_weight", 4.0, "Weight of the boxes' distillation.", 0)
@@ -196,8 +196,8 @@ def run(
     rows: Mapping[str, Mapping[str, float]],
     *,
     seeds: int = 2,
-    steps: int = 1200,
-    teacher_steps: int = 1500,
+    steps: int = 800,
+    teacher_steps: int = 1200,
     learning_rate: float = 2e-3,
     progress: bool = True,
 ) -> list[common.Row]:
