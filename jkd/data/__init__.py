@@ -1,6 +1,7 @@
 """Examples, batches as functions of (seed, step), data sets by name, augmentation on the device."""
 
 from jkd.data import augment, control_tasks, shapes_captions, text
+from jkd.data.by_class import ClassBatches
 from jkd.data.citations import citation_neighbourhoods
 from jkd.data.clutter import scenes, visible_share
 from jkd.data.composed import composed_digits
@@ -11,11 +12,13 @@ from jkd.data.examples import ArrayExamples, Batch, Examples
 from jkd.data.graphs import graph_examples, molecules
 from jkd.data.label_bank import CropBatches, LabelBank, RegionCrops
 from jkd.data.mixing import mix_pairs, mixup
+from jkd.data.mosaics import multi_formation_decode, multi_formation_pack
 from jkd.data.photometric import color_jitter, gaussian_blur, random_grayscale, self_distillation_views, solarize
 from jkd.data.records import RecordExamples
 from jkd.data.registry import Splits, hold_out, load, names
 from jkd.data.rotations import rotation_augment
 from jkd.data.shapes_detection import make_shapes
+from jkd.data.siamese import siamese_augment
 from jkd.data.soft_labels import compress_soft_labels, recover_soft_labels
 from jkd.data.sources import EvalBatches, TrainBatches, WithHeldOut
 from jkd.data.staged import StagedBatches
@@ -24,6 +27,7 @@ from jkd.data.weighted import WeightedBatches
 __all__ = [
     "ArrayExamples",
     "Batch",
+    "ClassBatches",
     "CropBatches",
     "EvalBatches",
     "Examples",
@@ -50,6 +54,8 @@ __all__ = [
     "mix_pairs",
     "mixup",
     "molecules",
+    "multi_formation_decode",
+    "multi_formation_pack",
     "names",
     "random_grayscale",
     "random_resized_crop_params",
@@ -60,6 +66,7 @@ __all__ = [
     "self_distillation_views",
     "self_mix",
     "shapes_captions",
+    "siamese_augment",
     "solarize",
     "switch_mix",
     "text",

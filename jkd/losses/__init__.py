@@ -20,6 +20,7 @@ from jkd.losses.detection import (
     quality_focal_loss,
 )
 from jkd.losses.diffusion import denoising_score_matching, score_distillation_sampling, variational_score_distillation
+from jkd.losses.distributions import characteristic_function_discrepancy, mean_embedding_distance
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
 from jkd.losses.ensembles import multi_teacher_kl
 from jkd.losses.features import activation_boundary, hierarchical_context, hint, overhaul
@@ -64,6 +65,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_distillation",
     "binary_kl_divergence",
+    "characteristic_function_discrepancy",
     "class_aware_embedding",
     "clip_loss",
     "clipped_policy_gradient",
@@ -101,6 +103,7 @@ __all__ = [
     "list_mle",
     "logit_standardized_cross_entropy",
     "logit_standardized_kl",
+    "mean_embedding_distance",
     "multi_teacher_kl",
     "neuron_selectivity",
     "overhaul",

@@ -87,7 +87,9 @@ def gallery(examples: ArrayExamples) -> dict[str, np.ndarray]:
     return {"inputs": rows["inputs"]}
 
 
-def schedules(*, steps: int, batch_size: int, warmup: int, base_rate: float = 5e-4) -> dict[str, optax.Schedule]:
+def schedules(
+    *, steps: int, batch_size: int, warmup: int, base_rate: float = 5e-4, base_momentum: float = 0.996
+) -> dict[str, optax.Schedule]:
     """The paper's schedules, by argument of `adasim`: all of them by the step.
 
     Args:
@@ -95,16 +97,17 @@ def schedules(*, steps: int, batch_size: int, warmup: int, base_rate: float = 5e
       batch_size: B; the rate is `base_rate B / 256`.
       warmup: steps in which the rate grows from 0; then half a cosine to 1e-6.
       base_rate: for 256 images a step.
+      base_momentum: of the teacher at the start; a short run needs a lower one.
 
     Returns:
-      `learning_rate`; `weight_decay`, half a cosine from 0.04 to 0.4; `momentum`, likewise from 0.996 to 1.
+      `learning_rate`; `weight_decay`, half a cosine from 0.04 to 0.4; `momentum`, likewise to 1.
     """
 
     def cosine(start: float, stop: float) -> optax.Schedule:
         return lambda step: optim.cosine_momentum(step, base=start, final=stop, total=steps)
 
     rate = optax.warmup_cosine_decay_schedule(0.0, base_rate * batch_size / 256, warmup, max(steps, warmup + 1), 1e-6)
-    return {"learning_rate": rate, "weight_decay": cosine(0.04, 0.4), "momentum": cosine(0.996, 1.0)}
+    return {"learning_rate": rate, "weight_decay": cosine(0.04, 0.4), "momentum": cosine(base_momentum, 1.0)}
 
 
 def adasim(

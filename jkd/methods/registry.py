@@ -17,6 +17,7 @@ from jkd.methods import (
     lsskd,
     mirage,
     mixup_kd,
+    ncfm,
     orc,
     pld,
     rdd,
@@ -49,6 +50,7 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
     "adasim": adasim.adasim,
     "kd3": kd3.kd3,
     "mirage": mirage.mirage,
+    "ncfm": ncfm.ncfm,
     "rdd": rdd.rdd,
     "swiftbrush": swiftbrush.swiftbrush,
 }

@@ -20,8 +20,10 @@ from jkd.nets.convnets import ConvNet, LabelQueryConvNet, convnet, convnet1d
 from jkd.nets.denoisers import DenoisingMLP
 from jkd.nets.detection import DenseDetector
 from jkd.nets.dual_encoders import DualEncoder, Embeddings, ImageTower, TextTower, TowerSizes, tower_sizes
+from jkd.nets.frequency_samplers import FrequencySampler, frequency_sampler_apply
 from jkd.nets.graph_networks import GraphClassifier, gat, gcn, gin
 from jkd.nets.inheritance import inherit_layers, inherit_weights
+from jkd.nets.instance_convnets import InstanceConvNet
 from jkd.nets.label_queries import LabelQueryDecoder
 from jkd.nets.learnt_masks import (
     cut_dual_encoder,
@@ -89,9 +91,11 @@ __all__ = [
     "DualEncoder",
     "Embeddings",
     "Factors",
+    "FrequencySampler",
     "Gaussian",
     "GraphClassifier",
     "ImageTower",
+    "InstanceConvNet",
     "LabelQueryConvNet",
     "LabelQueryDecoder",
     "LinearEmbed",
@@ -122,6 +126,7 @@ __all__ = [
     "empty_cache",
     "expand_cut_transformer",
     "expand_dual_encoder",
+    "frequency_sampler_apply",
     "gat",
     "gcn",
     "gin",

@@ -18,7 +18,10 @@ import jkd.losses
 from tests.quick import QUICK
 
 NOT_A_LOSS = {"CRDResult"}
-NO_WHERE: dict[str, str] = {}
+NO_WHERE: dict[str, str] = {
+    "characteristic_function_discrepancy": "two samples, each with rows of its own: leave out what does not count",
+    "mean_embedding_distance": "two samples, each with rows of its own: leave out what does not count",
+}
 PASSES_TEACHER_GRADIENT = {
     "crd": ["teacher_embeddings"],  # both linear maps learn
     "sparsity_lagrangian": ["target"],  # a schedule of the caller, which the loss does not stop
@@ -262,6 +265,7 @@ MAKERS: dict[str, Callable] = {
     "student_head": floats("D", "C"),
     "teacher_hidden": floats("B", "D"),
     "teacher_head": floats("D", "C"),
+    "frequencies": floats("N", "D"),
     "student_probs": floats("B", "C", then=softmax),
     "teacher_probs": floats("B", "C", then=softmax),
     "student_matched": matched(0),
@@ -278,6 +282,10 @@ MAKERS: dict[str, Callable] = {
 OWN_MAKERS: dict[str, dict[str, Callable]] = {
     "denoising_score_matching": {"target": floats("B", "H", "H", "D")},
     "distribution_focal_loss": {"targets": floats("B", then=lambda x: 3 * np.abs(np.sin(x)))},
+    **{
+        name: {"student_features": floats("B", "D"), "teacher_features": floats("B", "D")}
+        for name in ("characteristic_function_discrepancy", "mean_embedding_distance")
+    },
     **{name: {"labels": several_labels} for name in ("binary_cross_entropy", "partial_softmax_kl")},
     **{
         name: {
