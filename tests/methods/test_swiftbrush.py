@@ -31,7 +31,14 @@ def teacher():
 
 def build(**arguments):
     own = finetune.continued(NET, teacher())
-    shared = {"sample_shape": (2,), "num_classes": RING.num_classes, "rank": 2, "alpha": 2.0, "modules": "hidden*"}
+    shared = {
+        "sample_shape": (2,),
+        "num_classes": RING.num_classes,
+        "rank": 2,
+        "alpha": 2.0,
+        "modules": "hidden*",
+        "drop": 0.0,
+    }
     rates = {"learning_rate": 1e-3, "fake_learning_rate": 1e-2}
     return swiftbrush.swiftbrush(student=own, teacher=NET, **{**shared, **rates, **arguments})
 
@@ -39,7 +46,7 @@ def build(**arguments):
 @functools.cache
 def case():
     """What the protocol suite runs: a second network that starts far from the student's samples, without guidance."""
-    return worlds.Case(build(fake=NET, fake_learning_rate=0.05, guidance=1.0), teacher(), BATCH)
+    return worlds.Case(build(fake=NET, fake_learning_rate=0.05, guidance=1.0, drop=0.1), teacher(), BATCH)
 
 
 @functools.cache
@@ -62,7 +69,7 @@ def test_it_rests_where_the_fake_says_what_the_teacher_says_and_both_are_guided(
 
 def test_the_fake_is_judged_by_the_paper_s_noise_error_on_samples_from_before_the_step():
     """The loss that is logged, written out with the pieces of a step of one fake update."""
-    distiller, first, _, metrics = stepped(drop=0.0)
+    distiller, first, _, metrics = stepped()
     draw_key, _, learn_key = jax.random.split(jax.random.fold_in(first.key, 0), 3)
     z = jax.random.normal(draw_key, (16, 2))
     x = swiftbrush.generate(NET, {"params": first.generator}, z, BATCH["label"])
@@ -132,7 +139,7 @@ def test_without_a_fake_the_noise_stands_in_for_it():
 
 
 def test_the_running_mean_is_deployed():
-    distiller, _, after, _ = stepped(fake=NET)
+    distiller, _, after, _ = stepped()
     second, _ = jax.jit(distiller.step)(after, teacher(), BATCH)
     jax.tree.map(np.testing.assert_array_equal, after.ema, after.generator)  # the first decay is 0
     expected = jax.tree.map(lambda old, new: 2 / 11 * old + 9 / 11 * new, after.ema, second.generator)
