@@ -108,9 +108,7 @@ def arms(shared: Mapping[str, Any], temperature: float, weight: float) -> dict[s
         "ORC without intensive": {**group, "intensive": False},
         "ORC without private": {**group, "private": False},
         "ORC, two promoted": {**group, "num_temporary": 2},
-        "ORC, always the largest": {**group, "promotion": "largest"},
         FULL: group,
-        "ORC, trained pivot": group,
     }
 
 
@@ -187,9 +185,7 @@ def run(
     between = [jkd.from_linen(nets.create(networks.teacher, splits.num_classes, width=w)) for w in between_widths]
     add_groups(len(between) + 2)
     grouped = ("orc", "mutual_group", "assistant_group")
-    facts: dict[str, Any] = {label: {"between": between} for label, arm in arms.items() if arm["method"] in grouped}
-    if "ORC, trained pivot" in facts:
-        facts["ORC, trained pivot"] = {"between": between, "pivot_variables": frozen.variables}
+    facts = {label: {"between": between} for label, arm in arms.items() if arm["method"] in grouped}
     found = study.study(
         setting,
         splits,

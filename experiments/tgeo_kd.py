@@ -1,6 +1,35 @@
 """TGeo-KD: how much to learn from the teacher, for each example, as a look-ahead on held-out data finds it.
 
-python -m experiments.tgeo_kd
+    python -m experiments.tgeo_kd
+
+does two tasks with 3 seeds. Noisy: MNIST-1D (generated), a fifth of whose training labels are replaced; the teacher, a
+convolutional network, has seen 1,000 correctly labelled examples, the student is a perceptron of width 16. Attacks: a
+generated table in which an attack is rare and its examples are repeated; perceptrons of width 128 and 8. A tenth of the
+training examples is held out for the ratio network; the other rows train on all of them, one excepted. Tables, curves,
+`ratios.png` and `ratios/` are written for each task into `--workdir`. It takes about 6 minutes of one core's time.
+
+Measured on 2026-11-21, two CPU cores beside other programs; teachers 91.7 % and 94.3 %; mean ± s.d. of 3 seeds:
+
+    noisy, test accuracy (%)                attacks, average precision and F1 (%)
+    student alone              45.8 ± 2.4   42.8 ± 8.3   35.9 ± 5.9
+    KD, alpha 0.1 / 0.5 / 0.9  49.1 ± 4.3 / 52.6 ± 4.3 / 54.5 ± 3.0; attacks, alpha 0.5: 42.9 ± 8.7, 35.6 ± 5.6
+    alpha = teacher's p(label) 46.8 ± 3.3
+    KD 0.5 without held-out    50.9 ± 5.0   46.7 ± 2.6   37.5 ± 0.9
+    TGeo without S-T           49.4 ± 6.6
+    TGeo without inter-sample  49.9 ± 4.5
+    TGeo                       49.1 ± 5.1   45.6 ± 4.8   37.6 ± 3.3
+
+The paper's gain is not reproduced: TGeo is above the student alone, but not above a constant ratio, and its parts do
+not differ beyond the spread. Of its ratios this is: they are lower where the teacher is wrong (0.43 and 0.44, against
+0.45 and 0.47 where it is right) and where the label was flipped (0.41, against 0.47). Not: higher where a teacher that is
+right is far from the student (0.45, near 0.47). One step ahead sees what lowers the held-out loss now, and there the
+labels are as good as the teacher; what the best constant (0.9) gains shows later.
+
+Tried on the validation split with one seed: temperature 4 (the ratios fall to 0.03, accuracy to that of the student
+alone; so temperature 1 here, for all rows) and a rate of 1e-2 for the ratio network (48.5 % against 51.2 % at 1e-3).
+
+The paper, CIFAR-100: KD 74.07, SG and TG alone 73.92, with ST 75.28, with the inter-sample part 76.83 %; mean ratios,
+teacher right and far 0.59 to 0.73 over training, right and near 0.52 to 0.27, injected outliers below 0.3.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +52,8 @@ from jkd.model import Outputs, Variables
 
 FLAGS = flags.FLAGS
 ALONE, TRUST, OURS = "student alone", "alpha = teacher's p(label)", "TGeo"
+HALF, HALF_APART = "KD, alpha 0.5", "KD, alpha 0.5, without the held-out"
+FEWER = (ALONE, HALF, HALF_APART, OURS)
 NO_EDGE = tuple(name for name in tgeo_kd.BLOCKS if name != "student-teacher")
 INTRA = tgeo_kd.BLOCKS[:6]
 RARE = {"precision": ("average precision (%)", 100.0, 2), "f1": ("F1 (%)", 100.0, 2)}
@@ -39,7 +70,7 @@ TABLE_NETWORKS = study.Networks("mlp", 128, "mlp", 8)
 
 
 class Task(NamedTuple):
-    """One of the two data sets: all of it, the teacher's part, the pair of networks, and its share of the epochs."""
+    """One of the two data sets: all of it, the teacher's part, the pair of networks, and how much is run."""
 
     name: str
     splits: data.Splits
@@ -47,6 +78,11 @@ class Task(NamedTuple):
     networks: study.Networks
     columns: dict[str, tuple[str, float, int]]
     share: float
+    rows: tuple[str, ...]
+
+    def chosen(self, arms: Mapping[str, common.Arm]) -> dict[str, common.Arm]:
+        """The arms that are run: those of `rows`, or all."""
+        return {label: arms[label] for label in self.rows or arms if label in arms}
 
 
 def define_flags() -> None:
@@ -101,10 +137,10 @@ def tasks_from_flags(setting: common.Setting) -> list[Task]:
         if name == "noisy":
             splits = setting._replace(held_out=0.0).load()
             pair = noisy(splits, FLAGS.flipped, FLAGS.teacher_examples)
-            found.append(Task(name, *pair, study.networks_from_flags(), {}, 1.0))
+            found.append(Task(name, *pair, study.networks_from_flags(), {}, 1.0, ()))
         elif name == "attacks":
             splits = data.load("plant_attacks", num_train=setting.num_train)
-            found.append(Task(name, splits, balanced(splits), TABLE_NETWORKS, RARE, 0.5))
+            found.append(Task(name, splits, balanced(splits), TABLE_NETWORKS, RARE, 0.5, FEWER))
         else:
             raise ValueError(f"--tasks={name} is not a known task; choose of noisy, attacks.")
     return found
@@ -148,7 +184,7 @@ def arms(shared: Mapping[str, Any], temperature: float, ratio: float) -> tuple[d
         TRUST: {"method": "trust", **shared, "temperature": temperature},
     }
     apart = {
-        "KD, alpha 0.5, without the held-out": kd(0.5),
+        HALF_APART: kd(0.5),
         "TGeo without S-T": tgeo(NO_EDGE),
         "TGeo without inter-sample": tgeo(INTRA),
         OURS: tgeo(tgeo_kd.BLOCKS),
@@ -314,7 +350,7 @@ def main() -> None:
         run(
             setting,
             task,
-            arms=(whole, apart),
+            arms=(task.chosen(whole), task.chosen(apart)),
             seeds=1 if FLAGS.smoke else FLAGS.seeds,
             temperature=FLAGS.temperature,
             teacher_arguments=study.teacher_from_flags(),

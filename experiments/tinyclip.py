@@ -1,0 +1,412 @@
+"""TinyCLIP: what does a smaller pair of towers gain from a teacher's affinities, and from its weights?
+
+python -m experiments.tinyclip
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from absl import flags
+
+import jkd
+from experiments import common
+from experiments.common import captioned
+from jkd import _check, data, nets, train
+from jkd.data import shapes_captions as shapes
+from jkd.distiller import Distiller
+from jkd.methods import tinyclip
+from jkd.model import Variables
+
+FLAGS = flags.FLAGS
+COLUMNS = {
+    "r1": ("R@1, seen (%)", 100.0, 1),
+    "r5": ("R@5, seen (%)", 100.0, 1),
+    "r1_few": ("R@1, 36 seen (%)", 100.0, 1),
+    "r1_novel": ("R@1, 36 novel (%)", 100.0, 1),
+    "zero_shot_seen": ("zero-shot, seen (%)", 100.0, 1),
+    "zero_shot_novel": ("zero-shot, novel (%)", 100.0, 1),
+    "true_caption": ("true of 16 captions (%)", 100.0, 1),
+    "half": ("steps to half", 1.0, 0),
+    "kilo": ("parameters (k)", 1.0, 1),
+}
+RULE = (
+    "After the last step. R@k: mean of both directions on a gallery of 256 scenes with different contents (36: as many "
+    "as there are of novel compositions); zero-shot: single objects against 48 prompts; steps to half: until R@1 on "
+    "the validation gallery is half of the teacher's (nan: never). Rates were chosen on the validation gallery."
+)
+SMOKE = ("inherited, affinity", "masks")
+
+
+def define_flags() -> None:
+    """Defines this module's flags; not on import, so that a notebook may import several experiments."""
+    flags.DEFINE_string("workdir", "runs/tinyclip", "Where everything is written; runs resume.")
+    flags.DEFINE_integer("num_train", 6000, "Scenes to train on, in four wordings each.", 128)
+    flags.DEFINE_integer("max_objects", 2, "Most objects in a scene.", 1, 3)
+    flags.DEFINE_integer("patch", 4, "Sides of a patch in pixels; it divides 32.", 1, 32)
+    flags.DEFINE_integer("width", 48, "Width of both towers; a multiple of 16.", 16)
+    flags.DEFINE_integer("depth", 2, "Layers of each of the teacher's towers; students have half.", 2)
+    flags.DEFINE_integer("batch_size", 96, "Pairs a step; the affinities are as soft as the batch is large.", 8)
+    flags.DEFINE_integer("teacher_steps", 600, "Steps of the teacher's training.", 1)
+    flags.DEFINE_integer("steps", 200, "Steps of a student, learnt masks included.", 8)
+    flags.DEFINE_float("teacher_learning_rate", 2e-3, "Of AdamW, at its peak.", 0)
+    flags.DEFINE_float("learning_rate", 2e-3, "Of AdamW, at its peak, for students.", 0)
+    flags.DEFINE_float("mask_learning_rate", 0.15, "Of masks and multipliers; the paper's 0.02 is for 1000 steps.", 0)
+    flags.DEFINE_float("sparsity", 0.5, "Share of the parameters that masks are to close.", 0, 0.95)
+    flags.DEFINE_integer("stages", 2, "Stages in which masks close so much.", 1)
+    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
+    flags.DEFINE_bool("progress", True, "Draw progress bars.")
+    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
+    flags.DEFINE_bool("debug", False, "Show tracebacks.")
+
+
+class Plan(NamedTuple):
+    """How long and at which rates.
+
+    Attributes:
+      steps: of a student.
+      batch_size: pairs a step.
+      learning_rate: at its peak.
+      mask_learning_rate: of masks and multipliers.
+      sparsity: share that masks are to close.
+      progress: draw bars.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    mask_learning_rate: float
+    sparsity: float
+    progress: bool
+
+
+class Teacher(NamedTuple):
+    """The trained network, and its R@1 on the validation gallery."""
+
+    module: nets.DualEncoder
+    variables: Variables
+    r1: float
+
+
+class Trained(NamedTuple):
+    """A network at the end of a part of a run, and (step, R@1 on the validation gallery) on the way."""
+
+    module: nets.DualEncoder
+    variables: Variables
+    curve: list[tuple[int, float]]
+
+
+class Cell(NamedTuple):
+    """One row with one seed."""
+
+    figures: dict[str, float]
+    trained: Trained
+
+
+class Bench(NamedTuple):
+    """What all rows share.
+
+    Attributes:
+      folder: work directory.
+      world: the data.
+      pairs: its pairs, with the teacher's answers.
+      teacher: the network.
+      small: what students by hand are.
+      plan: of students.
+      stages: of learnt masks.
+      config: plain values that determine the result.
+      methods: those whose program does not depend on a seed, by name.
+    """
+
+    folder: Path
+    world: captioned.World
+    pairs: Any
+    teacher: Teacher
+    small: nets.DualEncoder
+    plan: Plan
+    stages: int
+    config: Mapping[str, Any]
+    methods: Mapping[str, Distiller]
+
+    @property
+    def masking(self) -> tuple[int, int]:
+        """Steps of a stage, and of these the ones in which masks are learnt."""
+        length = self.plan.steps // self.stages
+        return length, max(1, length // 2)
+
+
+def towers_of(width: int, depths: Sequence[int], patch: int) -> nets.DualEncoder:
+    """Towers of one width; the depths of the image and the text tower."""
+    image, text = (nets.tower_sizes(width, depth) for depth in depths)
+    return nets.DualEncoder(image, text, len(shapes.VOCABULARY), patch, width)
+
+
+def cosine(plan: Plan, steps: int, *, warmup: int) -> optax.Schedule:
+    """A linear warm-up to the peak, then a cosine to 0."""
+    if not warmup:
+        return optax.cosine_decay_schedule(plan.learning_rate, steps)
+    return optax.warmup_cosine_decay_schedule(0.0, plan.learning_rate, warmup, steps)
+
+
+def methods_of(teacher: nets.DualEncoder, small: nets.DualEncoder, plan: Plan, stages: int) -> dict[str, Distiller]:
+    """Contrast and affinity on a student of its own size, and each stage of masks on the whole network."""
+    rate = cosine(plan, plan.steps, warmup=max(1, plan.steps // 15))
+    student, masked = jkd.from_linen(small), nets.prunable(teacher)
+    masking = max(1, plan.steps // stages // 2)
+    found = {
+        "contrast": tinyclip.contrastive(student=student, learning_rate=rate),
+        "affinity": tinyclip.tinyclip(student=student, teacher=None, learning_rate=rate),
+    }
+    for stage in range(stages):
+        shares = plan.sparsity * stage / stages, plan.sparsity * (stage + 1) / stages
+        found[f"masks_{stage}"] = tinyclip.tinyclip(
+            student=masked,
+            teacher=None,
+            learning_rate=optax.linear_schedule(0.0, plan.learning_rate, masking),
+            sparsity=tinyclip.Sparsity(*shares, ramp=max(1, masking * 2 // 3)),
+            mask_learning_rate=plan.mask_learning_rate,
+        )
+    return found
+
+
+class Part(NamedTuple):
+    """A stretch of training, which is one run of `jkd.train.fit`, after `before` steps of earlier ones."""
+
+    folder: Path
+    distiller: Distiller
+    module: nets.DualEncoder
+    pairs: Any
+    seed: int
+    steps: int
+    before: int = 0
+
+
+def train_part(
+    part: Part, world: captioned.World, plan: Plan, config: Mapping[str, Any]
+) -> tuple[Variables, list[tuple[int, float]]]:
+    """Trains; the student's own variables, and R@1 in validation on the way."""
+    found = train.fit(
+        part.distiller,
+        (),
+        data.TrainBatches(part.pairs, plan.batch_size, seed=part.seed + 1000 * part.before),
+        steps=part.steps,
+        workdir=part.folder,
+        seed=part.seed,
+        log_every=max(1, plan.steps // 20),
+        evaluate={"validation": captioned.validation(part.module, world)},
+        eval_every=max(1, plan.steps // 10),
+        checkpoint_every=part.steps,
+        placement=train.jit_placement(jax.devices()[:1]),
+        config={**plan._replace(progress=True)._asdict(), **config, "before": part.before},
+        name=f"{part.folder.parent.name} · {part.folder.name}",
+        progress=plan.progress,
+    )
+    lines = [line for line in found.history if "validation/r1" in line]
+    return part.distiller.student(found.state), [(line["step"] + part.before, line["validation/r1"]) for line in lines]
+
+
+def train_teacher(
+    folder: Path, module: nets.DualEncoder, world: captioned.World, plan: Plan, config: Mapping[str, Any]
+) -> tuple[Teacher, list[tuple[int, float]]]:
+    """CLIP's own training; also its curve."""
+    rate = cosine(plan, plan.steps, warmup=max(1, plan.steps // 15))
+    distiller = tinyclip.contrastive(student=jkd.from_linen(module), learning_rate=rate)
+    part = Part(folder, distiller, module, world.pairs, 0, plan.steps)
+    variables, curve = train_part(part, world, plan, config)
+    return Teacher(module, variables, curve[-1][1]), curve
+
+
+def plain_arm(bench: Bench, folder: Path, *, seed: int, inherits: bool, method: str) -> Trained:
+    """A student of its own size: from chance or by hand from the teacher, with pairs or affinities."""
+    distiller = bench.methods[method]
+    if inherits:
+        inputs = bench.pairs.take(np.arange(1))["inputs"]
+        start = tinyclip.inherited(bench.small, bench.teacher.variables["params"], inputs)
+        distiller = jkd.finetune.starting_from(distiller, start)
+    pairs = bench.pairs if method == "affinity" else bench.world.pairs
+    part = Part(folder, distiller, bench.small, pairs, seed, bench.plan.steps)
+    return Trained(bench.small, *train_part(part, bench.world, bench.plan, bench.config))
+
+
+def masked_arm(bench: Bench, folder: Path, *, seed: int) -> Trained:
+    """Stages of learnt masks on the teacher's own weights; each is cut, trained on and, but for the last, reopened."""
+    whole, plan = bench.teacher.module, bench.plan
+    inputs = bench.pairs.take(np.arange(1))["inputs"]
+    start = tinyclip.opened(whole, bench.teacher.variables["params"])
+    length, masking = bench.masking
+    rest, curve = length - masking, []
+    for stage in range(bench.stages):
+        distiller, begun = jkd.finetune.starting_from(bench.methods[f"masks_{stage}"], start), stage * length
+        part = Part(folder / f"masks_{stage}", distiller, whole, bench.pairs, seed, masking, begun)
+        masked, closing = train_part(part, bench.world, plan, bench.config)
+        found = tinyclip.cut(whole, masked)
+        distiller = tinyclip.tinyclip(
+            student=jkd.from_linen(found.module), teacher=None, learning_rate=cosine(plan, rest, warmup=0)
+        )
+        distiller, begun = jkd.finetune.starting_from(distiller, found.variables), begun + masking
+        part = Part(folder / f"cut_{stage}", distiller, found.module, bench.pairs, seed, rest, begun)
+        variables, closed = train_part(part, bench.world, plan, bench.config)
+        curve += closing + closed
+        start = tinyclip.reopened(whole, found, variables, inputs)
+    return Trained(found.module, variables, curve)
+
+
+def arms(stages: int) -> dict[str, Callable[..., Trained]]:
+    """The rows; the first four have half of the teacher's layers, the last what masks leave of it."""
+    return {
+        "scratch, contrast": functools.partial(plain_arm, inherits=False, method="contrast"),
+        "scratch, affinity": functools.partial(plain_arm, inherits=False, method="affinity"),
+        "inherited, contrast": functools.partial(plain_arm, inherits=True, method="contrast"),
+        "inherited, affinity": functools.partial(plain_arm, inherits=True, method="affinity"),
+        f"masks in {stages} stages, affinity": masked_arm,
+    }
+
+
+def figures(trained: Trained, world: captioned.World, reference: float) -> dict[str, float]:
+    """What the table says of a network."""
+    half = next((float(step) for step, r1 in trained.curve if r1 >= reference / 2), float("nan"))
+    kilo = sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"])) / 1000
+    return {**captioned.test_figures(trained.module, trained.variables, world), "half": half, "kilo": kilo}
+
+
+def run(
+    workdir: str,
+    world: captioned.World,
+    *,
+    plan: Plan,
+    teacher_plan: Plan,
+    width: int = 48,
+    depth: int = 2,
+    patch: int = 4,
+    stages: int = 2,
+    seeds: int = 3,
+    only: Sequence[str] | None = None,
+) -> list[common.Row]:
+    """Trains the teacher and every row; writes table and picture.
+
+    Args:
+      workdir: where everything is written.
+      world: the data.
+      plan: of students.
+      teacher_plan: of the teacher.
+      width: of all towers.
+      depth: of the teacher's towers.
+      patch: sides of a patch.
+      stages: of learnt masks.
+      seeds: number of seeds, from 0.
+      only: beginnings of the labels of the rows wanted; None for all.
+
+    Returns:
+      The rows of the table, the teacher's first.
+    """
+    config = {"width": width, "depth": depth, "patch": patch, "stages": stages, "data": world.pairs.digest()}
+    large, small = (towers_of(width, (layers, layers), patch) for layers in (depth, max(1, depth // 2)))
+    teacher, curve = train_teacher(Path(workdir) / "teacher", large, world, teacher_plan, config)
+    pairs = captioned.answered(world.pairs, large, teacher.variables)
+    methods = methods_of(large, small, plan, stages)
+    bench = Bench(Path(workdir), world, pairs, teacher, small, plan, stages, config, methods)
+    first = figures(Trained(large, teacher.variables, curve), world, teacher.r1)
+    rows = [common.Row("teacher", {key: [first[key]] for key in COLUMNS})]
+    cells: dict[str, list[Cell]] = {}
+    for label, arm in arms(stages).items():
+        if only is not None and not label.startswith(tuple(only)):
+            continue
+        name = "_".join(label.replace(",", "").split())
+        trained = [arm(bench, bench.folder / name / f"seed_{seed}", seed=seed) for seed in range(seeds)]
+        cells[label] = [Cell(figures(one, world, teacher.r1), one) for one in trained]
+        rows.append(common.Row(label, {key: [cell.figures[key] for cell in cells[label]] for key in COLUMNS}))
+    title = f"towers of width {width}: the teacher has {depth} layers, students have {plan.steps} steps"
+    if train.distributed.primary():
+        common.write_results(workdir, title, rows, columns=COLUMNS, rule=RULE)
+        plot(Path(workdir) / "tinyclip.png", cells, teacher, world)
+        common.print_table(title, rows, columns=COLUMNS, rule=RULE)
+    return rows
+
+
+def plot(path: Path, cells: Mapping[str, Sequence[Cell]], teacher: Teacher, world: captioned.World) -> None:
+    """Draws R@1 over the steps, affinities of teacher and students, and what masks have left of each layer."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    parts: Any = figure.subfigures(1, 3, width_ratios=(1.3, 1, 1))
+    left, middle, right = parts
+    axes = left.subplots()
+    for index, (label, runs) in enumerate(cells.items()):
+        steps = [step for step, _ in runs[0].trained.curve]
+        values = np.array([[100 * r1 for _, r1 in cell.trained.curve] for cell in runs])
+        axes.plot(steps, values.mean(0), color=f"C{index}", label=label)
+        axes.fill_between(steps, values.min(0), values.max(0), color=f"C{index}", alpha=0.15, linewidth=0)
+    axes.axhline(100 * teacher.r1, color="black", linestyle=":", label="teacher")
+    axes.set(xlabel="step", ylabel="R@1 on the validation gallery (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    shown = {"teacher": (teacher.module, teacher.variables)}
+    shown |= {label: (runs[0].trained.module, runs[0].trained.variables) for label, runs in cells.items()}
+    panels = middle.subplots(2, 2)
+    for axis, (label, network) in zip(panels.ravel(), list(shown.items())[: panels.size], strict=False):
+        axis.imshow(captioned.affinities(*network, world), cmap="magma", vmin=0, vmax=1)
+        axis.set_title(label, fontsize=8)
+        axis.axis("off")
+    middle.suptitle("softmax over texts of 24 images (scale 50)", fontsize=9)
+    masked = [label for label in cells if label.startswith("masks")]
+    if masked:
+        _draw_kept(right.subplots(), shown[masked[-1]][0], teacher.module, masked[-1])
+    figure.savefig(path, dpi=130)
+
+
+def _draw_kept(axes: Any, module: nets.DualEncoder, whole: nets.DualEncoder, label: str) -> None:
+    """Shares of heads and units that are left, by layer and tower."""
+    for index, tower in enumerate(("image", "text")):
+        kept, all_of = getattr(module, tower), getattr(whole, tower)
+        place = np.arange(len(all_of.heads)) + 5 * index
+        for shift, part in ((-0.2, "heads"), (0.2, "units")):
+            share = 100 * np.array(getattr(kept, part)) / np.array(getattr(all_of, part))
+            axes.bar(place + shift, share, width=0.38, color=f"C{shift > 0:d}", label=None if index else part)
+        axes.text(place.mean(), 106, f"{tower}: width {kept.width} of {all_of.width}", ha="center", fontsize=8)
+    axes.set(ylim=(0, 115), ylabel="left (%)", title=f"{label}, seed 0", xticks=[])
+    axes.set_xlabel("layers of the image tower, then of the text tower")
+    axes.legend(fontsize=8, loc="lower right")
+
+
+def main() -> None:
+    """Runs what the flags describe."""
+    smoke = FLAGS.smoke
+    for name in ("teacher_learning_rate", "learning_rate", "mask_learning_rate"):
+        _check.positive(f"--{name}", FLAGS[name].value)
+    if 32 % FLAGS.patch:
+        raise ValueError(f"--patch={FLAGS.patch} must divide the sides of the images, 32.")
+    batch = min(FLAGS.batch_size, 32) if smoke else FLAGS.batch_size
+    shared = {
+        "batch_size": batch,
+        "mask_learning_rate": FLAGS.mask_learning_rate,
+        "sparsity": FLAGS.sparsity,
+        "progress": FLAGS.progress and train.distributed.primary(),
+    }
+    num_train, gallery = (128, 60) if smoke else (FLAGS.num_train, 256)
+    run(
+        FLAGS.workdir,
+        captioned.make_world(num_train, max_objects=FLAGS.max_objects, gallery=gallery, few=8 if smoke else 36),
+        plan=Plan(min(FLAGS.steps, 12) if smoke else FLAGS.steps, learning_rate=FLAGS.learning_rate, **shared),
+        teacher_plan=Plan(
+            min(FLAGS.teacher_steps, 12) if smoke else FLAGS.teacher_steps,
+            learning_rate=FLAGS.teacher_learning_rate,
+            **shared,
+        ),
+        width=16 if smoke else FLAGS.width,
+        depth=FLAGS.depth,
+        patch=FLAGS.patch,
+        stages=1 if smoke else FLAGS.stages,
+        seeds=1 if smoke else FLAGS.seeds,
+        only=SMOKE if smoke else None,
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    common.run_app(main)
