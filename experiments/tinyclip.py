@@ -16,6 +16,7 @@ from absl import flags
 import jkd
 from experiments import common
 from experiments.common import captioned
+from experiments.common.tower_plots import plot_towers
 from jkd import _check, data, nets, train
 from jkd.data import shapes_captions as shapes
 from jkd.distiller import Distiller
@@ -262,7 +263,7 @@ def arms(stages: int) -> dict[str, Callable[..., Trained]]:
         "scratch, affinity": functools.partial(plain_arm, inherits=False, method="affinity"),
         "inherited, contrast": functools.partial(plain_arm, inherits=True, method="contrast"),
         "inherited, affinity": functools.partial(plain_arm, inherits=True, method="affinity"),
-        f"masks in {stages} stages, affinity": masked_arm,
+        f"masks, {stages} stage{'s' * (stages > 1)}, affinity": masked_arm,
     }
 
 
@@ -322,56 +323,12 @@ def run(
     title = f"towers of width {width}: the teacher has {depth} layers, students have {plan.steps} steps"
     if train.distributed.primary():
         common.write_results(workdir, title, rows, columns=COLUMNS, rule=RULE)
-        plot(Path(workdir) / "tinyclip.png", cells, teacher, world)
+        networks = {"teacher": (large, teacher.variables)}
+        networks |= {label: (runs[0].trained.module, runs[0].trained.variables) for label, runs in cells.items()}
+        curves = {label: [cell.trained.curve for cell in runs] for label, runs in cells.items()}
+        plot_towers(Path(workdir) / "tinyclip.png", curves, networks, world, reference=teacher.r1)
         common.print_table(title, rows, columns=COLUMNS, rule=RULE)
     return rows
-
-
-def plot(path: Path, cells: Mapping[str, Sequence[Cell]], teacher: Teacher, world: captioned.World) -> None:
-    """Draws R@1 over the steps, affinities of teacher and students, and what masks have left of each layer."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    parts: Any = figure.subfigures(1, 3, width_ratios=(1.3, 1, 1))
-    left, middle, right = parts
-    axes = left.subplots()
-    for index, (label, runs) in enumerate(cells.items()):
-        steps = [step for step, _ in runs[0].trained.curve]
-        values = np.array([[100 * r1 for _, r1 in cell.trained.curve] for cell in runs])
-        axes.plot(steps, values.mean(0), color=f"C{index}", label=label)
-        axes.fill_between(steps, values.min(0), values.max(0), color=f"C{index}", alpha=0.15, linewidth=0)
-    axes.axhline(100 * teacher.r1, color="black", linestyle=":", label="teacher")
-    axes.set(xlabel="step", ylabel="R@1 on the validation gallery (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    shown = {"teacher": (teacher.module, teacher.variables)}
-    shown |= {label: (runs[0].trained.module, runs[0].trained.variables) for label, runs in cells.items()}
-    panels = middle.subplots(2, 2)
-    for axis, (label, network) in zip(panels.ravel(), list(shown.items())[: panels.size], strict=False):
-        axis.imshow(captioned.affinities(*network, world), cmap="magma", vmin=0, vmax=1)
-        axis.set_title(label, fontsize=8)
-        axis.axis("off")
-    middle.suptitle("softmax over texts of 24 images (scale 50)", fontsize=9)
-    masked = [label for label in cells if label.startswith("masks")]
-    if masked:
-        _draw_kept(right.subplots(), shown[masked[-1]][0], teacher.module, masked[-1])
-    figure.savefig(path, dpi=130)
-
-
-def _draw_kept(axes: Any, module: nets.DualEncoder, whole: nets.DualEncoder, label: str) -> None:
-    """Shares of heads and units that are left, by layer and tower."""
-    for index, tower in enumerate(("image", "text")):
-        kept, all_of = getattr(module, tower), getattr(whole, tower)
-        place = np.arange(len(all_of.heads)) + 5 * index
-        for shift, part in ((-0.2, "heads"), (0.2, "units")):
-            share = 100 * np.array(getattr(kept, part)) / np.array(getattr(all_of, part))
-            axes.bar(place + shift, share, width=0.38, color=f"C{shift > 0:d}", label=None if index else part)
-        axes.text(place.mean(), 106, f"{tower}: width {kept.width} of {all_of.width}", ha="center", fontsize=8)
-    axes.set(ylim=(0, 115), ylabel="left (%)", title=f"{label}, seed 0", xticks=[])
-    axes.set_xlabel("layers of the image tower, then of the text tower")
-    axes.legend(fontsize=8, loc="lower right")
 
 
 def main() -> None:
@@ -384,7 +341,7 @@ def main() -> None:
     batch = min(FLAGS.batch_size, 32) if smoke else FLAGS.batch_size
     shared = {
         "batch_size": batch,
-        "mask_learning_rate": FLAGS.mask_learning_rate,
+        "mask_learning_rate": 3.0 if smoke else FLAGS.mask_learning_rate,
         "sparsity": FLAGS.sparsity,
         "progress": FLAGS.progress and train.distributed.primary(),
     }

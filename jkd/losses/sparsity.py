@@ -33,8 +33,8 @@ def sparsity_lagrangian(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> print(sparsity_lagrangian(*(jnp.float32(x) for x in (0.1, 0.3, 10.0, 10.0))).round(3))
-        2.4
+        >>> print(f"{sparsity_lagrangian(*(jnp.float32(x) for x in (0.1, 0.3, 10.0, 10.0))):.3f}")
+        2.400
 
     Reference:
         Wu, Peng, Zhou, Xiao, Liu, Yuan, et al., "TinyCLIP: CLIP Distillation via Affinity Mimicking and Weight
