@@ -77,9 +77,9 @@ def denoising(
 
     def objective(outputs: Outputs, teacher: Any, batch: Batch) -> Mapping[str, Array]:
         del teacher
-        sigma = batch["inputs"].sigma
-        weights = (jnp.square(sigma) + sigma_data**2) / jnp.square(sigma * sigma_data)
-        return {"denoising": losses.denoising_score_matching(outputs.logits, batch["clean"], weights=weights)}
+        clean, sigma = batch["clean"], batch["inputs"].sigma
+        found = losses.edm_denoising_loss(outputs.logits, clean, sigma, sigma_data=sigma_data)
+        return {"denoising": found / clean[0].size}
 
     def transform(batch: Batch, keys: Array) -> Batch:
         return noisy_batch(batch, keys, sigma_data=sigma_data, num_classes=num_classes, drop=drop)

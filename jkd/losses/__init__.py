@@ -19,7 +19,12 @@ from jkd.losses.detection import (
     giou_loss,
     quality_focal_loss,
 )
-from jkd.losses.diffusion import denoising_score_matching, score_distillation_sampling, variational_score_distillation
+from jkd.losses.diffusion import (
+    denoising_score_matching,
+    edm_denoising_loss,
+    score_distillation_sampling,
+    variational_score_distillation,
+)
 from jkd.losses.distributions import characteristic_function_discrepancy, mean_embedding_distance
 from jkd.losses.divergences import forward_kl, generalized_jsd, jeffreys, kl_divergence, reverse_kl
 from jkd.losses.ensembles import multi_teacher_kl
@@ -79,6 +84,7 @@ __all__ = [
     "distribution_distillation",
     "distribution_focal_loss",
     "dkd",
+    "edm_denoising_loss",
     "factor_transfer",
     "flow_of_solution",
     "forward_kl",

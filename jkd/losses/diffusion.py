@@ -1,5 +1,7 @@
 """Losses of diffusion models and of what is distilled from them; one value for each example."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -45,6 +47,44 @@ def denoising_score_matching(
         _check.where_examples(where, said.shape[0])
     error = _safe.keep(said, where) - _safe.keep(jax.lax.stop_gradient(wanted), where)
     return _weights(weights, said, where) * jnp.square(error).reshape(said.shape[0], -1).mean(-1)
+
+
+def edm_denoising_loss(
+    denoised: Array, target: Array, sigma: Array, *, sigma_data: Any = 0.5, where: Array | None = None
+) -> Array:
+    """Squared error of clean examples, summed over their entries, with a weight that evens out the noise levels.
+
+    `(sigma^2 + s^2) / (sigma s)^2 sum((denoised - target)^2)`, s the standard deviation of the data.
+
+    Args:
+        denoised: `[B, ...]`, floating.
+        target: the clean examples, `[B, ...]`, floating; no gradient passes.
+        sigma: their noise levels, `[B]`, floating, positive; no gradient passes.
+        sigma_data: s, positive.
+        where: bool `[B]`, the examples that count.
+
+    Returns:
+        `[B]`, float32, or float64 if an input is.
+
+    Raises:
+        TypeError: Arrays that are not floating, `where` that is not bool.
+        ValueError: Shapes that do not fit, an `s` that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> print(edm_denoising_loss(jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.ones(1), sigma_data=1.0))
+        [4.]
+
+    Reference:
+        Tero Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+        https://arxiv.org/abs/2206.00364
+    """
+    said, wanted, level = floats(denoised=denoised, target=target, sigma=sigma)
+    _check.positive("sigma_data", sigma_data)
+    _check.shape("sigma", level, said.shape[:1], why="one for each example")
+    level = jnp.where(_safe.mask(where, level.shape), level, 1)
+    weights = (jnp.square(level) + sigma_data**2) / jnp.square(level * sigma_data)
+    return (said[:1].size or 1) * denoising_score_matching(said, wanted, weights=weights, where=where)
 
 
 def variational_score_distillation(

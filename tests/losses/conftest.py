@@ -226,6 +226,8 @@ MAKERS: dict[str, Callable] = {
     "student_boxes": floats("B", 4, then=corners),
     "teacher_boxes": floats("B", 4, then=corners),
     "prediction": floats("B", "H", "H", "D"),
+    "denoised": floats("B", "H", "H", "D"),
+    "sigma": floats("B", then=lambda x: 1 + np.tanh(x) / 2),
     "samples": floats("B", "H", "H", "D"),
     "teacher_prediction": floats("B", "H", "H", "D"),
     "fake_prediction": floats("B", "H", "H", "D"),
@@ -280,7 +282,7 @@ MAKERS: dict[str, Callable] = {
 }
 # A name that means something else in these losses.
 OWN_MAKERS: dict[str, dict[str, Callable]] = {
-    "denoising_score_matching": {"target": floats("B", "H", "H", "D")},
+    **{name: {"target": floats("B", "H", "H", "D")} for name in ("denoising_score_matching", "edm_denoising_loss")},
     "distribution_focal_loss": {"targets": floats("B", then=lambda x: 3 * np.abs(np.sin(x)))},
     **{
         name: {"student_features": floats("B", "D"), "teacher_features": floats("B", "D")}
@@ -301,6 +303,7 @@ CONSTANT = (
     "target",
     "fake_",
     "predicted_noise",
+    "sigma",
     "quality",
     "noise",
     "margin",
