@@ -56,6 +56,7 @@ from jkd.losses.relations import (
 )
 from jkd.losses.self_distillation import dino_loss
 from jkd.losses.singular import kdsvd
+from jkd.losses.spans import span_correlation
 from jkd.losses.sparse import sparse_forward_kl, sparse_jsd, sparse_total_variation
 from jkd.losses.sparsity import sparsity_lagrangian
 from jkd.losses.topk import topk_divergence
@@ -128,6 +129,7 @@ __all__ = [
     "skewed_forward_kl",
     "skewed_reverse_kl",
     "soft_cross_entropy",
+    "span_correlation",
     "sparse_forward_kl",
     "sparse_hinge_ranking",
     "sparse_jsd",

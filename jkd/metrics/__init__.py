@@ -5,6 +5,7 @@ from jkd.metrics.detection import mean_average_precision
 from jkd.metrics.distributions import frechet_distance, intra_class_std, mmd_rbf, sliced_wasserstein, unit_projections
 from jkd.metrics.multilabel import multilabel_average_precision, multilabel_f1
 from jkd.metrics.retrieval import retrieval_accuracy
+from jkd.metrics.rouge import rouge_l
 
 __all__ = [
     "Reliability",
@@ -17,6 +18,7 @@ __all__ = [
     "multilabel_f1",
     "reliability",
     "retrieval_accuracy",
+    "rouge_l",
     "sliced_wasserstein",
     "unit_projections",
 ]

@@ -22,6 +22,7 @@ from jkd.ops.margins import overhaul_margin
 from jkd.ops.neighbors import adaptive_neighbor_distribution, adaptive_neighbors, neighbor_votes
 from jkd.ops.novelty import drnd_bonus, pseudo_count_statistic
 from jkd.ops.pooling import adaptive_avg_pool
+from jkd.ops.quantile_bands import quantile_band_mask
 from jkd.ops.reductions import masked_mean, pearson
 from jkd.ops.reinforcement import (
     generalized_advantage,
@@ -30,6 +31,7 @@ from jkd.ops.reinforcement import (
     update_running_moments,
 )
 from jkd.ops.returns import length_normalized_returns
+from jkd.ops.rings import ring_push
 from jkd.ops.sampling import sample_teacher_targets
 from jkd.ops.segments import masked_segment_sum
 from jkd.ops.selection import select_confident
@@ -60,8 +62,10 @@ __all__ = [
     "pairwise_distances",
     "pearson",
     "pseudo_count_statistic",
+    "quantile_band_mask",
     "restyle",
     "reward_forward_filter",
+    "ring_push",
     "sample_teacher_targets",
     "select_confident",
     "soft_cap",

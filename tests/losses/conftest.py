@@ -61,7 +61,7 @@ PART_IS_CONSTANT = {
     "taid": "the target moves with the student and passes no gradient",
 }
 ROUNDED_AT_1E4 = {"plackett_luce": "a sum of differences of sums, each rounded by 1e4 * 2**-24"}
-ORDER_MATTERS = {"correlation_congruence": "defined by consecutive rows"}
+ORDER_MATTERS = {"span_correlation": "neighbours make a pair", "correlation_congruence": "defined by consecutive rows"}
 KEYWORDS = {
     "bckd_loss": {"num_pos": 2},
     "affinity_mimicking": {"student_scale": 2.0, "teacher_scale": 2.0},
@@ -216,6 +216,13 @@ def matched(first):
 three_ids.batched = three_log_probs.batched = True
 
 
+def pairs_of_rows(rng, sizes, fill):
+    """Spans of two rows each."""
+    return (np.arange(sizes.B) // 2).astype(np.int32)
+
+
+pairs_of_rows.batched = True
+
 MAKERS: dict[str, Callable] = {
     "student_logits": floats("B", "C"),
     "teacher_logits": floats("B", "C"),
@@ -273,6 +280,7 @@ MAKERS: dict[str, Callable] = {
     "student_matched": matched(0),
     "teacher_matched": matched(1),
     "tokens": integers("B", below="C"),
+    "span_ids": pairs_of_rows,
     "log_probs": floats("B", "C", then=lambda x: -np.abs(x) / 4),
     "old_log_probs": floats("B", "C", then=lambda x: -np.abs(x) / 4),
     "advantages": floats("B", "C"),
