@@ -130,7 +130,7 @@ def policy_losses(decision: Any, batch: Samples, settings: Settings) -> dict[str
 
 
 def improve(
-    loss: Callable[[Any, Any, Array], tuple[Array, Any]],
+    loss: Callable[[Any, Any], tuple[Array, Any]],
     params: Any,
     opt_state: Any,
     key: Array,
@@ -142,10 +142,10 @@ def improve(
     """Several passes over a rollout in shuffled minibatches, one optimiser step each, in one scan.
 
     Args:
-      loss: `(params, minibatch, key) -> (scalar, watched)`.
+      loss: `(params, minibatch) -> (scalar, watched)`; a minibatch is in random order.
       params: all that learns.
       opt_state: the optimiser's.
-      key: of the order and of the losses' own randomness.
+      key: of the order.
       seen: a pytree with leaves `[T, E, ...]`.
       optimizer: any Optax transformation.
       settings: epochs and minibatches.
@@ -161,18 +161,16 @@ def improve(
         raise ValueError(f"minibatches={settings.minibatches} does not divide the {rows} samples of a rollout.")
     flat = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), seen)
 
-    def minibatch(carry: tuple[Any, Any], at: tuple[Array, Array]) -> tuple[tuple[Any, Any], Any]:
+    def minibatch(carry: tuple[Any, Any], index: Array) -> tuple[tuple[Any, Any], Any]:
         held, opt = carry
-        index, own = at
         part = jax.tree.map(lambda x: x[index], flat)
-        gradients, watched = jax.grad(loss, has_aux=True)(held, part, own)
+        gradients, watched = jax.grad(loss, has_aux=True)(held, part)
         updates, opt = optimizer.update(gradients, opt, held)
         return (optax.apply_updates(held, updates), opt), watched
 
     def epoch(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Any]:
-        order_key, loss_key = jax.random.split(key)
-        order = jax.random.permutation(order_key, rows).reshape(settings.minibatches, -1)
-        return jax.lax.scan(minibatch, carry, (order, jax.random.split(loss_key, settings.minibatches)))
+        order = jax.random.permutation(key, rows).reshape(settings.minibatches, -1)
+        return jax.lax.scan(minibatch, carry, order)
 
     (params, opt_state), watched = jax.lax.scan(epoch, (params, opt_state), jax.random.split(key, settings.epochs))
     return params, opt_state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), watched)

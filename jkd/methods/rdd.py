@@ -244,16 +244,16 @@ def _act(
     return after, made, _Paid(seen, found)
 
 
-def _loss(parts: _Parts, teacher: Variables) -> Callable[[Any, _Seen, Array], tuple[Array, dict[str, Array]]]:
+def _loss(parts: _Parts, teacher: Variables) -> Callable[[Any, _Seen], tuple[Array, dict[str, Array]]]:
     """Policy, value functions and predictor on a minibatch."""
 
-    def loss(params: Any, seen: _Seen, key: Array) -> tuple[Array, dict[str, Array]]:
+    def loss(params: Any, seen: _Seen) -> tuple[Array, dict[str, Array]]:
         decision = _decide(parts.policy, params["policy"], seen.samples.obs)
         found = {name: x.mean() for name, x in ppo.policy_losses(decision, seen.samples, parts.settings).items()}
         if parts.bonus.teacher is not None:
-            features = _features(parts.bonus, parts.predictor, params["predictor"], teacher, seen.reached)
-            chosen = jax.random.bernoulli(key, parts.update_fraction, seen.reached.shape[:1])
-            found["predictor"] = ops.masked_mean(parts.bonus.loss(*features, seen.drawn), chosen)
+            rows = max(1, round(parts.update_fraction * len(seen.reached)))  # in random order, as the minibatch is
+            features = _features(parts.bonus, parts.predictor, params["predictor"], teacher, seen.reached[:rows])
+            found["predictor"] = parts.bonus.loss(*features, seen.drawn[:rows]).mean()
         return sum((x for name, x in found.items() if name != "entropy"), jnp.float32(0)), found
 
     return loss
