@@ -3,13 +3,15 @@
 import fnmatch
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 from flax import linen as nn
-from flax import nnx
 
 from jkd import axis
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 Array = jax.Array
 Variables = Mapping[str, Any]
@@ -98,7 +100,7 @@ def from_linen(module: nn.Module, taps: Sequence[str] = ()) -> Model:
     return Model(init, apply)
 
 
-def from_nnx(module: nnx.Module | Callable[[nnx.Rngs], nnx.Module], taps: Sequence[str] = ()) -> Model:
+def from_nnx(module: "nnx.Module | Callable[[nnx.Rngs], nnx.Module]", taps: Sequence[str] = ()) -> Model:
     """Wraps an NNX module as a `Model`.
 
     Args:
@@ -112,6 +114,8 @@ def from_nnx(module: nnx.Module | Callable[[nnx.Rngs], nnx.Module], taps: Sequen
     Raises:
       ValueError: when it is first traced, for a tap that matches nothing.
     """
+    from flax import nnx  # takes as long to import as the rest of this package
+
     split: Any = nnx.split
     make = (lambda rngs: module) if isinstance(module, nnx.Module) else module
     like = module if isinstance(module, nnx.Module) else nnx.eval_shape(lambda: make(nnx.Rngs(params=0, dropout=1)))
@@ -123,7 +127,7 @@ def from_nnx(module: nnx.Module | Callable[[nnx.Rngs], nnx.Module], taps: Sequen
         _, params, rest = split(make(nnx.Rngs(params=params_key, dropout=other_key)), nnx.Param, ...)
         return {"params": nnx.to_pure_dict(params), "state": nnx.to_pure_dict(rest)}
 
-    def restore(variables: Variables) -> nnx.Module:
+    def restore(variables: Variables) -> "nnx.Module":
         states = []
         for shapes, pure in ((like_params, variables["params"]), (like_rest, variables["state"])):
             state = jax.tree.map(lambda leaf: leaf, shapes)

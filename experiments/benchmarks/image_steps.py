@@ -2,7 +2,7 @@
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from jkd.methods.dot import objective
 
 ARGUMENTS = {"temperature": 4.0, "task_weight": 0.1, "distill_weight": 0.9}
 RATE, DELTA, DECAY = 0.00625, 0.075, 5e-4
+METHODS = ("kd", "dot")
 
 
 class Program(NamedTuple):
@@ -65,22 +66,21 @@ def make_scene(teacher: str, student: str, *, dtype: Any, batch_size: int, image
     return Scene((teacher, student), dtype, (models[0], models[1]), variables, examples, batch_size)
 
 
-def jkd_programs(scene: Scene, folder: Path) -> dict[str, Program]:
-    """Alone, KD and DOT with a live teacher, KD and DOT from a cache that is written to `folder`."""
-    live = data.TrainBatches(scene.examples, scene.batch_size, seed=0)
-    jkd.cache.write(folder, scene.models[0], scene.teacher, scene.examples, batch_size=scene.batch_size)
-    cached = jkd.cache.open(folder, teacher=scene.teacher).attach(live)
-    return {
-        "alone": _program(_distiller(scene, "alone"), (), live),
-        "kd, live": _program(_distiller(scene, "kd"), scene.teacher, live),
-        "dot, live": _program(_distiller(scene, "dot"), scene.teacher, live),
-        "kd, cached": _program(_distiller(scene, "kd"), (), cached),
-        "dot, cached": _program(_distiller(scene, "dot"), (), cached),
-    }
+def jkd_programs(scene: Scene, folder: Path, sources: Collection[str]) -> dict[str, Program]:
+    """Training alone, and KD and DOT with a `live` teacher or from a `cached` one, which is written to `folder`."""
+    batches: Any = data.TrainBatches(scene.examples, scene.batch_size, seed=0)
+    found = {"alone": _program(_distiller(scene, "alone"), (), batches)}
+    if "live" in sources:
+        found |= {f"{name}, live": _program(_distiller(scene, name), scene.teacher, batches) for name in METHODS}
+    if "cached" in sources:
+        jkd.cache.write(folder, scene.models[0], scene.teacher, scene.examples, batch_size=scene.batch_size)
+        cached = jkd.cache.open(folder, teacher=scene.teacher).attach(batches)
+        found |= {f"{name}, cached": _program(_distiller(scene, name), (), cached) for name in METHODS}
+    return found
 
 
-def torch_programs(scene: Scene, ours: Mapping[str, Program], rivals: tuple[str, ...]) -> dict[str, Program]:
-    """KD and DOT with a live teacher and DOT with given logits, eager or compiled, from jkd's initial weights.
+def torch_programs(scene: Scene, ours: Mapping[str, Program], rivals: Collection[str]) -> dict[str, Program]:
+    """The same but for training alone, `eager` or `compile`d, from jkd's initial weights; cached logits are random.
 
     Raises:
       ValueError: without PyTorch.
@@ -88,8 +88,8 @@ def torch_programs(scene: Scene, ours: Mapping[str, Program], rivals: tuple[str,
     if rivals and importlib.util.find_spec("torch") is None:
         raise ValueError("rivals needs PyTorch: pip install 'jkd[bench]', or give --rivals= to do without.")
     found = {}
-    for rival, (method, source) in itertools.product(rivals, (("kd", "live"), ("dot", "live"), ("dot", "cached"))):
-        name = f"{method}, {source}"
+    for rival, name in itertools.product(rivals, [name for name in ours if name != "alone"]):
+        method, source = name.split(", ")
         found[f"{rival} {name}"] = Program(_torch_step(scene, method, source, rival), ours[name].flops, None)
     return found
 

@@ -16,6 +16,7 @@ from jkd.data.mosaics import multi_formation_decode, multi_formation_pack
 from jkd.data.photometric import color_jitter, gaussian_blur, random_grayscale, self_distillation_views, solarize
 from jkd.data.records import RecordExamples
 from jkd.data.registry import Splits, hold_out, load, names
+from jkd.data.resident import DeviceExamples
 from jkd.data.rotations import rotation_augment
 from jkd.data.shapes_detection import make_shapes
 from jkd.data.siamese import siamese_augment
@@ -29,6 +30,7 @@ __all__ = [
     "Batch",
     "ClassBatches",
     "CropBatches",
+    "DeviceExamples",
     "EvalBatches",
     "Examples",
     "LabelBank",

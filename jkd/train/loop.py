@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jkd.cache import TeacherCache
 from jkd.distiller import Distiller
@@ -54,6 +55,10 @@ class Schedule(NamedTuple):
         each = (self.log_every, self.eval_every, self.checkpoint_every)
         broken = done + self.steps_per_call > self.steps or any(self.due(every, at) for at in after for every in each)
         return 1 if broken else self.steps_per_call
+
+    def ends(self, step: int) -> bool:
+        """Whether something follows `step` that wants all that was measured so far: an evaluation, a checkpoint."""
+        return self.due(self.eval_every, step) or self.due(self.checkpoint_every, step)
 
     def due(self, every: int, step: int) -> bool:
         """Whether something that happens every so many steps is due after `step`."""
@@ -152,6 +157,14 @@ def _preprocessing(distiller: Distiller) -> dict[str, Any]:
     return {"transform": distiller.step.transform} if hasattr(distiller.step, "transform") else {}
 
 
+class _Held(NamedTuple):
+    """A line of metrics that is still on the device."""
+
+    step: int
+    window: Any
+    streak: Any
+
+
 class _Run:
     """What `fit` keeps open while it runs."""
 
@@ -189,7 +202,7 @@ class _Run:
         advance, advance_several = self.placement.compile(one), self.placement.compile(stepping.several(one))
         clock = _Clock()
         batches = prefetch(data, start, self.schedule.steps)
-        step = start
+        step, held = start, None
         while step < self.schedule.steps:
             placed = tuple(self.placement.batch(next(batches)) for _ in range(self.schedule.together(step)))
             step += len(placed)
@@ -197,8 +210,12 @@ class _Run:
             clock.tick(carry, len(placed))
             bar.advance(step)
             signum = agreed(stopped(), step - len(placed), step)
-            if self.schedule.due(self.schedule.log_every, step):
-                carry = self.log(step, carry, bar)
+            if held is not None:  # the device has the next step to do while a line waits for the last one
+                self.log(held, bar)
+            carry, held = self.hold(step, carry)
+            if held is not None and (signum is not None or self.schedule.ends(step)):
+                self.log(held, bar)
+                held = None
             if self.schedule.due(self.schedule.eval_every, step):
                 clock.pause(carry)
                 self.evaluation(step, carry)
@@ -218,21 +235,29 @@ class _Run:
         """All that has been logged."""
         return self.writer.lines if self.writer is not None else []
 
-    def log(self, step: int, carry: Any, bar: Bar) -> Any:
-        """Writes a line of training means, empties the window, and stops a run that has gone bad."""
-        window, streak = self.placement.single((carry.window, carry.streak))
+    def hold(self, step: int, carry: Any) -> tuple[Any, "_Held | None"]:
+        """Takes the window out of the carry, where a line is due, without waiting for its numbers."""
+        if not self.schedule.due(self.schedule.log_every, step):
+            return carry, None
+        held = _Held(step, carry.window, jnp.copy(carry.streak))  # the carry's own is donated to the next step
+        return carry._replace(
+            window=self.placement.state(stepping.empty_window(self.placement.single(carry.window)))
+        ), held
+
+    def log(self, held: "_Held", bar: Bar) -> None:
+        """Writes a line of training means, and stops a run that has gone bad."""
+        window, streak = self.placement.single((held.window, held.streak))
         line = stepping.means(window)
         if self.writer is not None:
-            self.writer.write(step, {f"train/{name}": value for name, value in line.items()})
+            self.writer.write(held.step, {f"train/{name}": value for name, value in line.items()})
         bar.note({name: value for name, value in line.items() if name.startswith("loss/")})
         if int(streak) >= self.max_nonfinite:
             names = ", ".join(stepping.bad_terms(line))
             raise stepping.NonFinite(
                 f"the terms {names} were not finite for the last {int(streak)} steps, from step "
-                f"{step - int(streak) + 1} on. Nothing was changed since; the last good checkpoint is kept. "
+                f"{held.step - int(streak) + 1} on. Nothing was changed since; the last good checkpoint is kept. "
                 "Lower the learning rate, clip the gradient, or look at the batch of that step."
             )
-        return carry._replace(window=self.placement.state(stepping.empty_window(window)))
 
     def evaluate_teacher(self, teacher: Any, evaluators: Evaluators) -> None:
         """Writes the teacher's results as the line of step 0."""

@@ -13,7 +13,7 @@ socket.socket.connect = refuse
 import jkd.data
 from jax._src import xla_bridge
 
-heavy = {"tensorflow", "tensorflow_datasets", "mnist1d", "sklearn"}
+heavy = {"tensorflow", "tensorflow_datasets", "mnist1d", "sklearn", "grain", "orbax.checkpoint", "flax.nnx"}
 print(sorted(heavy & set(sys.modules)), xla_bridge.backends_are_initialized())
 {more}
 """
