@@ -50,7 +50,7 @@ def starting_from(distiller: Distiller, variables: Variables) -> Distiller:
     """The same method with a student that starts from given weights; both share the compilation of a step.
 
     Args:
-      distiller: from `jkd.distill`.
+      distiller: from `jkd.distill`, or with a state like its.
       variables: the student's, in the form that the distiller gives them.
 
     Returns:
@@ -66,10 +66,10 @@ def starting_from(distiller: Distiller, variables: Variables) -> Distiller:
         forms = [jax.tree.map(jax.numpy.shape, tree) for tree in (params, state.params["student"])]
         if forms[0] != forms[1]:
             raise ValueError("variables have another form than the student's; give those of the same network.")
-        return state._replace(
-            params={**state.params, "student": jax.tree.map(jax.numpy.asarray, params)},
-            collections={**state.collections, "student": jax.tree.map(jax.numpy.asarray, rest)},
-        )
+        found = state._replace(params={**state.params, "student": jax.tree.map(jax.numpy.asarray, params)})
+        if not rest:
+            return found
+        return found._replace(collections={**state.collections, "student": jax.tree.map(jax.numpy.asarray, rest)})
 
     return distiller._replace(init=init)
 

@@ -21,6 +21,7 @@ from jkd.methods import (
     orc,
     pld,
     rdd,
+    semantic_revision,
     ssld,
     supervised,
     swiftbrush,
@@ -45,6 +46,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 """Every method that trains one student beside one frozen teacher on labelled batches."""
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
+    "semantic_revision": semantic_revision.semantic_revision,
     "tinyclip": tinyclip.tinyclip,
     "bckd": bckd.bckd,
     "adasim": adasim.adasim,
