@@ -87,22 +87,23 @@ def image_ratios(times: Mapping[str, Times], flops: Mapping[str, float]) -> dict
     Returns:
       The ratios, by what they say.
     """
-    wall = {name: one.wall for name, one in times.items()}
     found = {}
-    for source in ("live", "cached"):
-        kd, dot = f"jkd kd, {source}", f"jkd dot, {source}"
-        if dot not in wall:
-            continue
-        predicted = [flops[dot] / flops[kd] * t for t in wall[kd]]
-        found[f"DOT over what its products beside KD's predict, {source}"] = ratio(wall[dot], predicted)
-    if "jkd kd, cached" in wall:
-        found["KD from the cache over no teacher"] = ratio(wall["jkd kd, cached"], wall["jkd alone"])
-    for name in wall:
-        rival, _, rest = name.partition(" ")
-        if rival in ("eager", "compile"):
-            found[f"{name} over jkd, wall"] = ratio(wall[name], wall[f"jkd {rest}"])
-            processor = times[name].processor, times[f"jkd {rest}"].processor
-            found[f"{name} over jkd, processor"] = ratio(*processor)
+    for clock in ("wall", "processor"):
+        seconds = {name: getattr(one, clock) for name, one in times.items()}
+        for source in ("live", "cached"):
+            kd, dot = f"jkd kd, {source}", f"jkd dot, {source}"
+            if dot in seconds:
+                predicted = [flops[dot] / flops[kd] * t for t in seconds[kd]]
+                name = f"DOT over what its products beside KD's predict, {source}, {clock}"
+                found[name] = ratio(seconds[dot], predicted)
+        if "jkd kd, cached" in seconds:
+            found[f"KD from the cache over no teacher, {clock}"] = ratio(
+                seconds["jkd kd, cached"], seconds["jkd alone"]
+            )
+        for name in seconds:
+            rival, _, rest = name.partition(" ")
+            if rival in ("eager", "compile"):
+                found[f"{name} over jkd, {clock}"] = ratio(seconds[name], seconds[f"jkd {rest}"])
     return found
 
 

@@ -37,8 +37,8 @@ def test_summaries_and_ratios():
     }
     flops = {name: 3.0 if "dot" in name else 2.0 for name in times}
     found = image_ratios(times, flops)
-    assert found["DOT over what its products beside KD's predict, live"] == 1.0
-    assert found["KD from the cache over no teacher"] == pytest.approx(1.1)
+    assert found["DOT over what its products beside KD's predict, live, wall"] == 1.0
+    assert found["KD from the cache over no teacher, processor"] == pytest.approx(1.1)
     assert found["eager dot, live over jkd, wall"] == found["eager dot, live over jkd, processor"] == 3.0
 
 
