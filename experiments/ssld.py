@@ -1,6 +1,51 @@
-"""SSLD: no labels, more images: what do a teacher's answers, a mined pool and the later stages each bring?
+"""SSLD: no labels, more examples: what do a teacher's answers, a mined pool and the later stages each bring?
 
-python -m experiments.ssld
+    python -m experiments.ssld
+
+400 signals of MNIST-1D keep their labels. The other 3,600 are a pool, with 1,800 foreign signals and 200 copies of
+validation and test signals at another contrast and with noise. The copies are found by correlation (all 200, and
+nothing else), and of what is left the 300 of which the teacher is surest are kept of each class: 2,873 of the task and
+127 foreign ones, where as many drawn at random hold 2,009 and 991. Training shows random parts of a signal, whole in
+evaluation; the last stage trains the classifier alone on whole signals at 48 samples instead of 40. Every row takes
+2,000 steps of 64, the first stage alone 1,700, the last stage 200 more. A teacher of width 32 that has seen all 4,000
+labels, students of width 8. Test accuracy (%), mean ± s.d. of 3 seeds, after the last step, measured 2026-11-21; 4
+minutes of processor time in all, on two CPU cores that nine other programs shared:
+
+                                        40 samples      48 samples      agrees with the teacher
+    teacher                             95.5            96.9
+    CE                                  86.7 ± 0.9      89.5 ± 0.5      88.0 ± 0.7
+    KD (CE + KL, T 4)                   89.3 ± 1.5      95.1 ± 1.0      90.9 ± 1.7
+    SSLD, labelled examples             87.9 ± 1.3      93.7 ± 0.4      89.8 ± 1.3
+    SSLD + random pool                  88.5 ± 0.7      93.9 ± 0.7      90.4 ± 1.0
+    SSLD + mined pool                   88.4 ± 1.4      93.4 ± 1.4      90.4 ± 1.4
+    its first stage (before             88.0 ± 1.1      92.9 ± 0.6      89.6 ± 1.6
+      fine-tuning)
+    both stages (after)                 87.2 ± 1.9      92.9 ± 1.0      89.0 ± 2.0
+    the same, first stage jittered      87.0 ± 1.8      92.7 ± 1.2      89.0 ± 2.0
+    both stages and the last            -               92.8 ± 0.9      93.6 ± 0.7 (at 48)
+
+    another task, the signals reversed, 300 steps with labels: from nothing 69.3 ± 2.4, from CE 85.6 ± 2.7, from SSLD
+    81.6 ± 0.8, from SSLD with smaller rates in early layers 80.2 ± 1.7
+
+What is reproduced: a teacher's answers without a label do better than labels (+1.2, and +4.2 at the higher
+resolution), mining keeps foreign examples and copies out, and what was trained on parts sees whole examples of a higher
+resolution better, the teacher too (the effect that the last stage builds on). What is not: the pool adds 0.5 points,
+within the spread, mined or random; fine-tuning and the last stage add nothing; KD with labels at temperature 4 is
+better than the symmetric divergence at temperature 1; the distilled network transfers less well than the one trained
+on labels, and smaller rates in early layers cost 1.4 points of so short a training. The student of width 8 is the
+likely limit, since it fits no more of the pool than of 400 examples; a wider one was not tried. Tried: images of 8 x 8
+(--dataset=digits --student=convnet --teacher=convnet --labelled=200 --per_class=80, one seed, with crops of half the
+area), where CE has 93.3, KD 96.7, SSLD 95.6, + random pool 97.5, + mined pool 94.4 and both stages 97.2 %, and 10 x 10
+pixels are too unlike 8 x 8 for any network (the teacher falls to 58 %). Rates were chosen on the validation split with
+one seed: 0.2 of {0.1, 0.2, 0.4} without labels, 0.2 of {0.05, 0.1, 0.2} with.
+
+The paper, on ImageNet: MobileNetV3-large 75.2 → 79.0 %, ResNet50-D 79.1 → 83.0 %. Of this the divergence gives 0.2 over
+soft labels, three times as long a training 0.9, 4 M further images 1.4, fine-tuning 0.4.
+
+Real images, once TensorFlow Datasets has prepared them:
+
+    python -m experiments.ssld --dataset=cifar10 --data_dir=DIR --num_train=10000 --labelled=2000 --per_class=600 \
+        --teacher=resnet20 --student=resnet8 --workdir=runs/ssld_cifar
 """
 
 import functools
