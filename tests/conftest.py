@@ -2,10 +2,10 @@
 
 import os
 
+from tests.quick import XLA_FLAGS
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(  # programs here run a few times on a few numbers: compiling is what costs
-    "XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {XLA_FLAGS}")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax

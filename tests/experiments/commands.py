@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from experiments.common import broken_runs
+from tests.quick import XLA_FLAGS
 
 _numbers = itertools.count()
 
@@ -26,7 +27,7 @@ def run(module, *arguments, timeout=300, **environment):
     """What `python -m module arguments` does, on one CPU device, with its exit code and what it says."""
     number = next(_numbers)
     out, log = _folder() / f"{number}.out", _folder() / f"{number}.log"
-    environment = {"XLA_FLAGS": "", **environment}
+    environment = {"XLA_FLAGS": XLA_FLAGS, **environment}
     code = broken_runs.start(_command, module, arguments, environment, str(out), log=log, timeout=timeout)
     return subprocess.CompletedProcess([module, *arguments], code, out.read_text(), log.read_text())
 
