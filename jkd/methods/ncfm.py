@@ -236,9 +236,10 @@ def _seen(parts: _Parts, variables: Variables, images: Array, key: Array) -> tup
 def _matching(parts: _Parts, images: Array, sampler: Any, extractor: Variables, real: Array, key: Array) -> Array:
     """The mean discrepancy of the classes."""
     augment_key, draw_key = jax.random.split(key)
-    both = jnp.concatenate([real.astype(images.dtype), _decoded(parts, images)], axis=1)
-    features, _ = _seen(parts, extractor, both, augment_key)
-    width = features.shape[-1]
+    theirs, ours = (
+        _seen(parts, extractor, seen, augment_key)[0] for seen in (real.astype(images.dtype), _decoded(parts, images))
+    )
+    width = ours.shape[-1]
 
     def frequencies(own: Array) -> Array:
         if parts.sampler is None:
@@ -247,8 +248,7 @@ def _matching(parts: _Parts, images: Array, sampler: Any, extractor: Variables, 
         return drawn
 
     drawn = jax.vmap(frequencies)(jax.random.split(draw_key, parts.num_classes))
-    rows = real.shape[1]
-    return jax.vmap(parts.discrepancy)(features[:, rows:], features[:, :rows], drawn).mean()
+    return jax.vmap(parts.discrepancy)(ours, theirs, drawn).mean()
 
 
 def _calibration(parts: _Parts, images: Array, trained: Variables, key: Array) -> Array:
