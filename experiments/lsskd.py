@@ -28,7 +28,7 @@ from jkd.train import distributed
 
 FLAGS = flags.FLAGS
 LONG, TURNED, PARENT = "CE, four times as long", "CE, images in four turns", "HSAKD from a wider teacher"
-FEW = ("CE", TURNED, "PS-KD", "branches (SAD)", "LSSKD")
+FEW = ("CE", "LSSKD")
 """The rows of the second part, with few examples."""
 SMOKE = ("CE", "LSSKD")
 
@@ -43,7 +43,8 @@ def define_flags() -> None:
         teacher="resnet8",
         teacher_width=12,
         batch_size=32,
-        epochs=6,
+        num_train=400,
+        epochs=8,
         teacher_epochs=8,
         learning_rate=0.05,
         evaluations=2,

@@ -1,13 +1,16 @@
 """A pool without labels beside a few labelled examples: what else lies in it, and what was chosen of it."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import special
 
+from experiments.common.cells import Teacher
 from jkd import data
 from jkd.data.seeded import stratified_choice
+from jkd.distiller import Batch
 
 KINDS = ("genuine", "foreign", "copies")
 """Of the task; of no class; of an example that is evaluated on, slightly changed."""
@@ -89,6 +92,19 @@ def textures(rng: np.random.Generator, count: int, form: tuple[int, ...]) -> np.
     axes = tuple(range(1, fields.ndim))
     fields = fields - fields.mean(axes, keepdims=True)
     return fields / np.maximum(fields.std(axes, keepdims=True), 1e-3)
+
+
+def predicted(splits: data.Splits, teacher: Teacher, inputs: np.ndarray) -> np.ndarray:
+    """What the teacher says of whole examples, as probabilities [N, C]."""
+    examples = data.ArrayExamples({"inputs": inputs, "label": np.zeros(len(inputs), np.int32)})
+
+    @jax.jit
+    def answer(variables: Any, batch: Batch) -> jax.Array:
+        return teacher.model.apply(variables, splits.transform(batch, None)["inputs"], train=False)[0].logits
+
+    batches = data.EvalBatches(examples, 500)
+    found = [np.asarray(answer(teacher.variables, batches[i]))[batches[i]["mask"]] for i in range(len(batches))]
+    return special.softmax(np.concatenate(found).astype(np.float64), axis=-1)
 
 
 def plot_pool(path: Path, pool: Pool, kept: np.ndarray, score: np.ndarray) -> None:
