@@ -8,6 +8,7 @@ import pytest
 
 import jkd
 from jkd import finetune
+from jkd.train.steps import train_step
 from tests import worlds
 
 MODEL = jkd.from_linen(worlds.Tiny(norm=True))
@@ -59,3 +60,16 @@ def test_modules_that_there_are_not():
     ):
         with pytest.raises(ValueError, match=f"{name}: 'fc' is no module of the network; it has first, head, norm"):
             model.init(jax.random.key(0), BATCH["inputs"])
+
+
+def test_another_beginning_is_the_same_step_and_shares_its_compilation():
+    distiller = worlds.distiller(student=worlds.Tiny(norm=True))
+    begun = finetune.starting_from(distiller, GIVEN)
+    state = jax.jit(begun.init)(jax.random.key(0), BATCH)
+    for found, given in zip(jax.tree.leaves(begun.student(state)), jax.tree.leaves(GIVEN), strict=True):
+        np.testing.assert_array_equal(found, given)
+    assert train_step(begun) is train_step(distiller)
+    assert jax.tree.structure(state) == jax.tree.structure(jax.eval_shape(distiller.init, jax.random.key(0), BATCH))
+    other = {"params": {"head": GIVEN["params"]["head"]}}
+    with pytest.raises(ValueError, match="another form than the student's"):
+        jax.eval_shape(finetune.starting_from(distiller, other).init, jax.random.key(0), BATCH)

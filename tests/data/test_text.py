@@ -25,8 +25,8 @@ def test_round_trips_of_any_bytes(make):
 
 def test_merges_are_the_most_frequent_pairs_and_shorten_a_text():
     """Against counting all pairs anew at each merge."""
-    data = CORPUS[:3000]
-    tokenizer = text.BPETokenizer.train(data, 12)
+    data = CORPUS[:1500]
+    tokenizer = text.BPETokenizer.train(data, 60)  # so many that some occur equally often
     pieces = [[bytes([b]) for b in piece] for piece in text.tokenizers._PIECES.findall(data)]
     for merge in tokenizer.merges:
         counts = {}
@@ -35,7 +35,7 @@ def test_merges_are_the_most_frequent_pairs_and_shorten_a_text():
                 counts[pair] = counts.get(pair, 0) + 1
         assert merge == max(counts, key=lambda pair: (counts[pair], pair))
         pieces = [text.tokenizers._merged(piece, merge) for piece in pieces]
-    assert len(tokenizer.encode(data)[0]) == sum(len(piece) for piece in pieces) < 0.85 * len(data)
+    assert len(tokenizer.encode(data)[0]) == sum(len(piece) for piece in pieces) < 0.7 * len(data)
 
 
 def test_splits_are_contiguous_and_whole():
