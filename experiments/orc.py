@@ -1,6 +1,33 @@
 """ORC: networks that learn as a group; is it better to decide in each step who teaches?
 
-python -m experiments.orc
+    python -m experiments.orc
+
+trains four perceptrons of widths 256 (the pivot), 96, 48 and 16 together on MNIST-1D (generated), 12 epochs, 3 seeds;
+the rows are about the smallest, and each takes as many steps. `roles.png` shows who is promoted over the steps. It takes
+some 8 minutes of CPU time.
+
+Measured on 2026-11-21, two CPU cores beside other programs; the pivot trained alone has 72.2 %:
+
+    test accuracy, last (%)            smallest promoted, first tenth; pivot on students' errors, last tenth (%)
+    student alone         50.0 ± 2.6
+    KD, trained pivot     50.6 ± 3.6
+    mutual learning       50.9 ± 2.4
+    assistants, no roles  52.1 ± 2.7
+    group teaching only   51.6 ± 3.3    3.6 ± 4.1   96.2 ± 1.0
+    ORC without intensive 51.1 ± 2.8   17.8 ± 4.7   96.3 ± 1.1
+    ORC without private   51.6 ± 2.2    3.6 ± 1.5   67.1 ± 2.3
+    ORC, two promoted     50.6 ± 2.7   41.3 ± 1.3   63.7 ± 2.5
+    ORC                   51.2 ± 2.9   15.6 ± 5.0   66.6 ± 2.5
+
+All rows lie within one standard deviation of each other: the order of the paper (ORC above group teaching alone, above
+mutual learning) is not reproduced, except that two promoted are not better than one. What is: small networks are
+promoted early and the largest below the pivot alone at the end. Intensive teaching costs the pivot accuracy on the
+training batch here; it learns from blends for so short a time.
+
+Tried on the validation split: temperature 4, at which KD and ORC end below the student alone (45.6 % and 42.1 %, alone
+50.1 %), so that it is 1 here for all rows; the rate is 0.1, as `experiments.dot` has it for such a student.
+
+The paper: CIFAR-10, ResNet26 to ResNet8, 92.82 %; ImageNet, ResNet34 to ResNet18, top-1 error 30.25 to 28.00 %.
 """
 
 from collections.abc import Mapping, Sequence
@@ -142,10 +169,12 @@ def plot_roles(path: Path, cells: Sequence[common.Cell]) -> None:
     FigureCanvasAgg(figure)
     for axes, kind in zip(figure.subplots(1, 2), ("promoted", "accuracy"), strict=True):
         keys = [key for key in cells[0].history[0] if key.startswith(f"train/{kind}/")]
-        for key in sorted(keys, key=lambda key: (key.endswith("student"), key)):
+        for key in keys:
+            name = key.removeprefix(f"train/{kind}/")
             lines = [[line for line in cell.history if key in line] for cell in cells]
             values = np.mean([[line[key] for line in run] for run in lines], axis=0)
-            axes.plot([line["step"] for line in lines[0]], values, label=key.split("/")[-1].replace("_", " "))
+            color = {"pivot": "black", "student": "C3"}.get(name)
+            axes.plot([line["step"] for line in lines[0]], values, label=name.replace("_", " "), color=color)
         axes.set(xlabel="step", ylim=(0, 1))
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
