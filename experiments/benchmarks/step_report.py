@@ -55,14 +55,13 @@ def draw(path: str | Path, groups: Sequence[Any]) -> None:
         axes.barh(names, medians, xerr=spread, color=colors, height=0.7, error_kw={"elinewidth": 1, "ecolor": "0.3"})
         floors = [(1e3 * row["floor"], i) for i, row in enumerate(rows) if row.get("floor")]
         if floors:
-            axes.plot(*zip(*floors, strict=True), "|", color="black", markersize=12, markeredgewidth=2, label="floor")
-            axes.legend(loc="lower right", frameon=False)
+            axes.plot(*zip(*floors, strict=True), "|", color="black", markersize=12, markeredgewidth=2)
         for i, row in enumerate(rows):
             axes.text(1e3 * row["high"], i, f" {1e3 * row['median']:,.0f}", va="center", fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.set_title(group["title"], fontsize=10, loc="left")
-        axes.set_xlabel("ms a step: median and quartiles", fontsize=8)
+        axes.set_xlabel("ms: median and quartiles" + ("; black mark: floor" if floors else ""), fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
