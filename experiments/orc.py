@@ -3,8 +3,8 @@
     python -m experiments.orc
 
 trains four perceptrons of widths 256 (the pivot), 96, 48 and 16 together on MNIST-1D (generated), 12 epochs, 3 seeds;
-the rows are about the smallest, and each takes as many steps. `roles.png` shows who is promoted over the steps. It takes
-some 8 minutes of CPU time.
+the rows are about the smallest, and each takes as many steps. `roles.png` shows who is promoted over the steps. It
+takes some 8 minutes of CPU time.
 
 Measured on 2026-11-21, two CPU cores beside other programs; the pivot trained alone has 72.2 %:
 
