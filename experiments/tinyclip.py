@@ -1,6 +1,15 @@
 """TinyCLIP: what does a smaller pair of towers gain from a teacher's affinities, and from its weights?
 
 python -m experiments.tinyclip
+
+Captioned shapes (`jkd.data.shapes_captions`). A pair of towers is trained on pairs as CLIP is; students with half of
+its layers start from chance or from its weights and learn from pairs or from its affinities; masks learnt in stages, on
+all of its weights, leave a network of their own.
+
+The paper: weight inheritance trains 1.4 to 7.8 times as fast; ViT-B/32 halved keeps its zero-shot accuracy; on ImageNet
+45M parameters found by masks have 61.4 %, 40M cut by hand 59.8 %. No run of the default size has been made yet: there
+are no figures of this module to compare with that, and the default rates and lengths are first guesses, still to be
+chosen on the validation gallery.
 """
 
 import functools
@@ -38,7 +47,7 @@ COLUMNS = {
 RULE = (
     "After the last step. R@k: mean of both directions on a gallery of 256 scenes with different contents (36: as many "
     "as there are of novel compositions); zero-shot: single objects against 48 prompts; steps to half: until R@1 on "
-    "the validation gallery is half of the teacher's (nan: never). Rates were chosen on the validation gallery."
+    "the validation gallery is half of the teacher's (nan: never)."
 )
 SMOKE = ("inherited, affinity", "masks")
 
