@@ -6,8 +6,8 @@ Instructions in bytes with exact answers. A teacher is trained on them; students
 answers and go on by nine ways of equal length.
 
 The paper (OpenLLaMA2 on Dolly, ROUGE-L): base 29.2, with corrected sequences 29.7, with the band too 30.4, with spans
-too 31.3. No run of the default size has been made yet: there are no figures of this module to compare with that, and the
-default rates and lengths are first guesses, still to be chosen on the validation split.
+too 31.3. No run of the default size has been made yet: there are no figures of this module to compare with that, and
+the default rates and lengths are first guesses, still to be chosen on the validation split.
 """
 
 import functools
