@@ -32,14 +32,16 @@ def plot_curves(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    columns = -(-len(cells) // 20)
+    figure = Figure(figsize=(13 + 2.5 * columns, 4 if len(cells) < 12 else 6), layout="constrained")
     FigureCanvasAgg(figure)
+    colours = [f"C{i}" for i in range(len(cells))] if len(cells) <= 10 else _spectrum(len(cells))
     for axes, (key, (label, logarithmic)) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for index, (method, runs) in enumerate(cells.items()):
+        for colour, (method, runs) in zip(colours, cells.items(), strict=True):
             steps = [line["step"] for line in runs[0].history if key in line]
             values = np.array([[line[key] for line in run.history if key in line] for run in runs])
-            axes.plot(steps, values.mean(0), color=f"C{index}", label=method)
-            axes.fill_between(steps, values.min(0), values.max(0), color=f"C{index}", alpha=0.15, linewidth=0)
+            axes.plot(steps, values.mean(0), color=colour, label=method)
+            axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         if key == "validation/accuracy" and teacher_accuracy is not None:
             axes.axhline(teacher_accuracy, color="black", linestyle=":", linewidth=1, label="teacher")
         if logarithmic:
@@ -47,9 +49,16 @@ def plot_curves(
         axes.set_xlabel("step")
         axes.set_title(label, fontsize=10)
         axes.grid(alpha=0.3, which="both", linewidth=0.5)
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
     figure.suptitle(f"mean over {len(next(iter(cells.values())))} seeds, band: smallest to largest", fontsize=9)
     figure.savefig(path, dpi=130)
+
+
+def _spectrum(count: int) -> list[tuple[float, ...]]:
+    """So many colours that differ."""
+    from matplotlib import colormaps
+
+    return [tuple(colour) for colour in colormaps["turbo"](np.linspace(0.02, 0.98, count))]
 
 
 def plot_accuracies(path: str | Path, rows: Sequence[Row], *, title: str) -> None:
