@@ -2,8 +2,16 @@
 
 python -m experiments.bckd
 
-The teacher has 2,000 scenes, the students 300 and their mirror images, for which the teacher's answers are asked once.
-Figures follow.
+A small dense detector learns from 300 labelled scenes of generated shapes and their mirror images, beside a teacher
+that has 2,000 scenes; the teacher's answers are asked once. Compared: the student alone, softmax distillation at
+temperature 1, BCKD, and each of its two terms alone. Average precision is pycocotools'. Writes the table and
+`detections.png`, what each network finds in the first test scenes.
+
+Weights are the paper's (classes 1, boxes 4). The whole run has NOT been measured yet, so that nothing is said here of
+which row wins. What was seen on a busy two-core CPU (2026-11-21): the student alone, 500 steps, 60 test scenes, one
+seed: AP 15.1, AP50 27.9, AP75 14.1; a step of the student takes 20 ms of CPU time, one of the teacher 56 ms.
+
+The paper, on COCO (GFL, teacher R101, mAP): R50 40.1 -> 43.2, R34 38.9 -> 42.0, R18 35.8 -> 38.6.
 """
 
 import functools
@@ -36,7 +44,7 @@ COLUMNS = {
     "ap75": ("test AP75 (%)", 100.0, 1),
     "validation_ap": ("validation AP (%)", 100.0, 1),
 }
-RULE = "After the last step. Rates and weights were chosen on the validation split."
+RULE = "After the last step. The weights are the paper's; nothing was chosen by these figures."
 
 
 def define_flags() -> None:
