@@ -33,7 +33,18 @@ def batch(rows=8):
 
 @functools.cache
 def variables(module, seed=0):
-    return jax.jit(jkd.from_linen(module).init)(jax.random.key(seed), batch()["inputs"])
+    """Weights drawn by NumPy: a compiled initialiser takes longer than all else here."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(path, leaf):
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        if name == "logit_scale":
+            return jnp.float32(np.log(1 / 0.07))
+        values = rng.normal(size=leaf.shape) * (0.1 if name in ("scale", "bias") else leaf.shape[0] ** -0.5)
+        return jnp.asarray(values + (name == "scale"), jnp.float32)
+
+    shapes = jax.eval_shape(jkd.from_linen(module).init, jax.random.key(seed), batch()["inputs"])
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 @functools.cache
