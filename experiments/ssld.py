@@ -44,8 +44,7 @@ soft labels, three times as long a training 0.9, 4 M further images 1.4, fine-tu
 
 Real images, once TensorFlow Datasets has prepared them (not measured):
 
-    python -m experiments.ssld --dataset=cifar10 --data_dir=DIR --num_train=10000 --labelled=2000 --per_class=600 \
-        --teacher=resnet20 --student=resnet8 --workdir=runs/ssld_cifar
+    python -m experiments.ssld --dataset=cifar10 --data_dir=DIR --num_train=10000 --teacher=resnet20 --student=resnet8
 """
 
 import functools
