@@ -1,6 +1,24 @@
 """BD-KD: teacher and student learn together; does balancing both divergences help accuracy and calibration?
 
-python -m experiments.bd_kd
+    python -m experiments.bd_kd
+
+trains on MNIST-1D a small student alone, with KD from a teacher that was trained before, and together with its teacher:
+mutual learning (forward divergence), both divergences, and both weighted for each example by which network is surer. It
+writes `results.json`, `calibration.png` (reliability diagrams), `curves.png` and `chart.png` into `--workdir`. Measured
+2026-11-21, two CPU cores, 3 seeds, after the last step, per cent:
+
+                                test accuracy    student's ECE    its teacher
+    student alone                93.93 ± 1.11      4.23 ± 0.28              -
+    KD, offline                  95.43 ± 0.81      1.58 ± 0.61          98.10
+    mutual learning (forward)    93.43 ± 1.10      8.57 ± 0.73          96.77
+    forward + reverse            93.60 ± 1.00      9.65 ± 0.42          96.63
+    BD-KD                        92.97 ± 1.11      8.84 ± 0.21          96.67
+
+The paper's claim, better accuracy and calibration than other online methods, is not reproduced: the three online rows
+lie within one another's deviations, none is ahead of the student alone, and all are less calibrated than it. A teacher
+that learns at the same time is 1.4 points worse than one that was trained before, and pulling at temperature 4 makes
+its student too unsure. The rule of the weights is reconstructed from the paper's words; `--emphasis` is its one
+number. The paper gives no figures that could be quoted here.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,26 @@
 """L2D: images with several labels; do distilled answers and label embeddings help?
 
-python -m experiments.l2d
+    python -m experiments.l2d
+
+composes canvases of up to five digits out of scikit-learn's, of which some are of half the size, trains a teacher on
+them and students of a quarter of its width: with the labels alone, with softmax KD, with RKD, and with L2D's parts. It
+writes `results.json`, `results.md` and `chart.png` into `--workdir`. Measured 2026-11-21, two CPU cores, 3 seeds, after
+the last step, per cent:
+
+                                    mAP             OF1             CF1
+    teacher                       85.05           75.77           75.87
+    BCE                    58.54 ± 3.09    54.30 ± 2.39    57.20 ± 2.90
+    BCE + softmax KD       59.23 ± 4.56    55.77 ± 2.13    59.58 ± 1.85
+    BCE + RKD              50.92 ± 6.05    49.01 ± 4.83    50.56 ± 5.78
+    MLD                    58.59 ± 3.27    54.12 ± 2.36    57.00 ± 2.96
+    MLD + class-aware      56.77 ± 4.03    53.28 ± 2.99    54.63 ± 2.67
+    MLD + instance-aware   45.37 ± 0.84    44.01 ± 1.33    45.92 ± 1.87
+    L2D                    49.69 ± 2.40    46.39 ± 1.97    47.08 ± 2.21
+
+The paper's order, L2D ahead of feature, relation and logit baselines by one to a few points of mAP, is not reproduced:
+distilled answers alone change nothing, and the embeddings' distances hinder students that have learned little after 300
+steps. The embeddings' weights are a tenth of the paper's, which are for 80 labels, and hinder all the same. The paper
+names VOC, COCO and NUS-WIDE, ResNet-101 → ResNet-34.
 """
 
 import functools

@@ -1,6 +1,27 @@
 """Mixup and distillation: should the teacher be mixed, should the student, and what is the temperature?
 
-python -m experiments.mixup_kd
+    python -m experiments.mixup_kd
+
+trains two teachers on MNIST-1D, one on plain and one on mixed examples, and from each of them small students without
+mixup, with all rows mixed, and with a part of them, at temperature 4 and with logits divided by their deviation. It
+writes a table, pictures and results for each teacher into `--workdir`. Measured 2026-11-21, two CPU cores, 3 seeds,
+test accuracy after the last step in per cent:
+
+    teacher         plain, 96.30    mixed, 91.60
+    none, T 4       80.70 ± 2.19    58.87 ± 2.12
+    full, T 4       72.47 ± 3.20    48.07 ± 4.37
+    partial, T 4    78.23 ± 1.75    55.63 ± 1.50
+    none, std       68.67 ± 8.58    66.20 ± 3.35
+    full, std       59.17 ± 1.77    50.43 ± 4.29
+    partial, std    70.13 ± 0.06    56.63 ± 6.63
+    exact, std      71.00 ± 5.03    65.43 ± 2.90
+
+"partial" draws the unmixed rows with replacement, as the official code, so that about 41 % of 64 rows are mixed;
+"exact" mixes 10 %. As in the paper a mixed teacher teaches worse at a fixed temperature, the deviation in its place
+repairs much of that (none: 58.9 to 66.2), and mixing a part is better than mixing all. That mixing helps a student at
+all is not reproduced: in 312 steps nothing is overfitted that mixup could prevent, and no row is better than the plain
+one. With the plain teacher the deviation is worse than temperature 4. The paper reports about a point over KD on
+CIFAR-100 and ImageNet.
 """
 
 import functools

@@ -1,6 +1,27 @@
 """PLD: is the teacher's ranking of the classes enough of a loss?
 
-python -m experiments.pld
+    python -m experiments.pld
+
+trains on MNIST-1D with 40 classes (which digit, and whether its signal is reversed, negated, both or neither) a
+convolutional teacher, and students of a quarter of its width alone, with KD, DIST, two rankings without weights (ListMLE, p-ListMLE) and PLD at the
+temperatures 1 and 4. It writes `results.json`, `curves.png` and `chart.png` into `--workdir`. Measured 2026-11-21, two
+CPU cores, 3 seeds, test accuracy after the last step and top-5 in per cent, and Kendall's tau with the teacher:
+
+    teacher          50.15               -       -
+    student alone    32.31 ± 3.38    90.65   0.546
+    KD               34.65 ± 2.24    92.78   0.723
+    DIST             34.74 ± 3.63    93.14   0.596
+    ListMLE          22.72 ± 0.85    73.65   0.681
+    p-ListMLE        35.42 ± 0.54    94.57   0.637
+    PLD, T 1         32.13 ± 3.73    90.85   0.559
+    PLD, T 4         34.34 ± 1.23    93.09   0.745
+
+PLD at temperature 4 agrees best with the teacher's ranking and ListMLE is clearly worse, as in the paper; that PLD is
+ahead of KD and DIST is not reproduced: these rows lie within one another's deviations. At temperature 1 this teacher is
+so sure that PLD is hardly more than the cross-entropy. Tried: a rate of 0.05 (all rows 10 points lower, the same order
+but for DIST, 34.1), and a multi-layer perceptron as the student (KD 17.8, PLD 16.1). The paper's figures, CIFAR-100,
+resnet32x4 → resnet8x4: CE 71.56, KD 72.11, DIST 73.21, DKD 73.08, PLD 73.97; ImageNet, ResNet-152 → ResNet-50: CE
+71.35, KD 76.80, DIST 76.60, PLD 77.30, ListMLE 74.11, p-ListMLE 76.60.
 """
 
 from collections.abc import Callable, Mapping
