@@ -3,9 +3,10 @@
     python -m experiments.pld
 
 trains on MNIST-1D with 40 classes (which digit, and whether its signal is reversed, negated, both or neither) a
-convolutional teacher, and students of a quarter of its width alone, with KD, DIST, two rankings without weights (ListMLE, p-ListMLE) and PLD at the
-temperatures 1 and 4. It writes `results.json`, `curves.png` and `chart.png` into `--workdir`. Measured 2026-11-21, two
-CPU cores, 3 seeds, test accuracy after the last step and top-5 in per cent, and Kendall's tau with the teacher:
+convolutional teacher, and students of a quarter of its width alone, with KD, DIST, two rankings without weights
+(ListMLE, p-ListMLE) and PLD at the temperatures 1 and 4. It writes `results.json`, `curves.png` and `chart.png` into
+`--workdir`. Measured 2026-11-21, two CPU cores, 3 seeds, test accuracy after the last step and top-5 in per cent, and
+Kendall's tau with the teacher:
 
     teacher          50.15               -       -
     student alone    32.31 ± 3.38    90.65   0.546
