@@ -8,7 +8,7 @@ and of the main head, then the distances between features; HSAKD has the branche
 place. The second part has a quarter of the examples, for half the steps. The exported student is read back: 20,113 of
 the 75,581 numbers that are trained, and no branch. Test accuracy of the main head (%), mean ± s.d. of 3 seeds, after
 the last step, at the paper's rate of 0.05, which was not searched; measured 2026-11-21 on two CPU cores that other
-programs shared, 16 minutes, about 4 of processor time:
+programs shared, 17 minutes, 6 of processor time:
 
     CE                                    95.7 ± 0.5
     CE, four times as long                97.9 ± 0.2

@@ -312,7 +312,7 @@ def chosen(pool: pools.Pool, probabilities: np.ndarray, plan: Plan) -> tuple[np.
     clear = ssld.mine(pool.inputs, probabilities, k=len(pool.inputs), **known)
     random = np.sort(np.random.default_rng(0).permutation(clear)[: len(mined)])
     parts = {"pool": np.arange(len(pool.kind)), "cleared of copies": clear, "mined": mined, "random": random}
-    return mined, random, {name: pool.count(some) for name, some in parts.items()}
+    return mined, random, {name: pool.tally(some) for name, some in parts.items()}
 
 
 def teacher_row(teacher: common.Teacher, bench: common.Bench, wide: common.Bench) -> common.Row:

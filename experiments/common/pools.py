@@ -31,7 +31,7 @@ class Pool(NamedTuple):
     kind: np.ndarray
     evaluated: np.ndarray
 
-    def count(self, indices: np.ndarray) -> dict[str, int]:
+    def tally(self, indices: np.ndarray) -> dict[str, int]:
         """How many of each kind there are among some of the pool."""
         return {name: int((self.kind[indices] == kind).sum()) for kind, name in enumerate(KINDS)}
 
@@ -129,7 +129,7 @@ def plot_pool(path: Path, pool: Pool, kept: np.ndarray, score: np.ndarray) -> No
                 axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     bars = figure.add_subplot(grid[:, 9:])
     for kind, name in enumerate(KINDS):
-        bars.hist(score[pool.kind == kind], bins=np.linspace(0, 1, 21), histtype="step", linewidth=2, label=name)
+        bars.hist(score[pool.kind == kind], bins=list(np.linspace(0, 1, 21)), histtype="step", linewidth=2, label=name)
     bars.set(xlabel="the teacher's largest probability", ylabel="examples of the pool", yscale="log")
     bars.legend()
     figure.savefig(path, dpi=130)

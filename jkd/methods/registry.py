@@ -47,7 +47,6 @@ METHODS: dict[str, Callable[..., Distiller]] = {
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "semantic_revision": semantic_revision.semantic_revision,
-    "tinyclip": tinyclip.tinyclip,
     "bckd": bckd.bckd,
     "adasim": adasim.adasim,
     "kd3": kd3.kd3,
@@ -55,6 +54,7 @@ SYSTEMS: dict[str, Callable[..., Any]] = {
     "ncfm": ncfm.ncfm,
     "rdd": rdd.rdd,
     "swiftbrush": swiftbrush.swiftbrush,
+    "tinyclip": tinyclip.tinyclip,
 }
 """Every published system that is made of other things, which its function names. It gives a `Distiller` too, unless
 `NO_STEP` says why it cannot."""

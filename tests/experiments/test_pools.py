@@ -17,14 +17,14 @@ KEYS = jax.random.split(jax.random.key(0), 6)
 def test_a_pool_holds_what_it_says_and_copies_are_found():
     pool = pools.split_off(SPLITS, 20)
     everything = np.arange(len(pool.kind))
-    assert pool.count(everything) == {"genuine": 40, "foreign": 20, "copies": 54}
+    assert pool.tally(everything) == {"genuine": 40, "foreign": 20, "copies": 54}
     assert len(pool.labelled) == 20 and len(pool.evaluated) == 540
     known = {image.tobytes() for image in SPLITS.train.arrays["inputs"]}
     genuine = {image.tobytes() for image in pool.inputs[pool.kind == 0]}
     few = {image.tobytes() for image in pool.labelled.arrays["inputs"]}
     assert genuine | few == known and not genuine & few
     keep = data.remove_near_duplicates(pool.inputs, pool.evaluated, threshold=0.99)
-    assert pool.count(np.flatnonzero(keep)) == {"genuine": 40, "foreign": 20, "copies": 0}
+    assert pool.tally(np.flatnonzero(keep)) == {"genuine": 40, "foreign": 20, "copies": 0}
     merged = pool.merged(np.array([3, 5]))
     assert merged.labels()[-2:].tolist() == [-1, -1] and len(merged) == 22
     with pytest.raises(ValueError, match=r"--labelled=60 must lie in \[10, 60\)"):

@@ -98,9 +98,7 @@ class BPETokenizer:
         if piece not in self._pieces:
             parts = _split(piece)
             while True:
-                ranked = [
-                    (self._rank[pair], pair) for pair in itertools.pairwise(parts) if pair in self._rank
-                ]
+                ranked = [(self._rank[pair], pair) for pair in itertools.pairwise(parts) if pair in self._rank]
                 if not ranked:
                     break
                 parts = _merged(parts, min(ranked)[1])
