@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("jkd", "experiments", "tests") for path in (ROOT / folder).rglob("*.py"))
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "torch", "yaml"}
 CALLS = {"eval", "exec", "compile", "__import__"}
+TWINS = ROOT / "experiments" / "benchmarks"  # they time PyTorch, and may not read a file with it
+LOADERS = {"torch.load", "torch.jit.load", "torch.hub", "torch.package"}
 
 
 def dangers(tree):
@@ -27,6 +29,8 @@ def dangers(tree):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in MODULES)
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
             yield node.module
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in LOADERS:
+            yield ast.unparse(node)
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in CALLS:
                 yield node.func.id
@@ -43,6 +47,8 @@ def test_no_source_opens_pickles_or_runs_text(folder):
     for path in SOURCES:
         if path.is_relative_to(ROOT / folder):
             names = list(dangers(ast.parse(path.read_text(encoding="utf-8"))))
+            if path.is_relative_to(TWINS):
+                names = [name for name in names if name in LOADERS or name.split(".")[0] != "torch"]
             if names:
                 found[str(path.relative_to(ROOT))] = names
     assert found == {}
@@ -54,6 +60,7 @@ def test_no_source_opens_pickles_or_runs_text(folder):
         ("import pickle", "pickle"),
         ("from joblib import load", "joblib"),
         ("x = eval('1')", "eval"),
+        ("x = torch.load(path)", "torch.load"),
         ("np.load(path, allow_pickle=True)", "allow_pickle"),
         ("np.load(path, allow_pickle=flag)", "allow_pickle"),
     ],
