@@ -124,6 +124,9 @@ def facts():
         "negatives": 7,
         "label_embeddings": class_maps,
         "class_mean_probs": 0.1 + 0.7 * np.eye(CLASSES, dtype=np.float32),
+        "pool": np.arange(95, 165),  # ids of which one batch comes
+        "rows": 6,
+        "every": 2,
     }
 
 

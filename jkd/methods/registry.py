@@ -34,6 +34,7 @@ METHODS: dict[str, Callable[..., Distiller]] = {
     "dot": dot.dot,
     "bd_kd": bd_kd.bd_kd,
     "ferkd": ferkd.ferkd,
+    "kd3": kd3.kd3,
     "l2d": l2d.l2d,
     "lsskd": lsskd.lsskd,
     "mixup_kd": mixup_kd.mixup_kd,
@@ -43,13 +44,12 @@ METHODS: dict[str, Callable[..., Distiller]] = {
     "tgeo_kd": tgeo_kd.tgeo_kd,
     **{name: classic.method(name) for name in classic.names()},
 }
-"""Every method that trains one student beside one frozen teacher on labelled batches."""
+"""Every method that trains one student beside one frozen teacher on batches of examples."""
 
 SYSTEMS: dict[str, Callable[..., Any]] = {
     "semantic_revision": semantic_revision.semantic_revision,
     "bckd": bckd.bckd,
     "adasim": adasim.adasim,
-    "kd3": kd3.kd3,
     "mirage": mirage.mirage,
     "ncfm": ncfm.ncfm,
     "rdd": rdd.rdd,

@@ -14,7 +14,6 @@ from jkd import nets, ops
 from jkd.methods import kd3
 from jkd.model import Outputs
 from jkd.selection import Selection
-from tests import worlds
 
 STUDENT, TEACHER = (jkd.from_linen(nets.create("mlp", 3, width=w, depth=1), taps=("pooled",)) for w in (4, 6))
 SHARED = nets.SharedClassifierStudent(STUDENT, TEACHER).model()
@@ -32,13 +31,6 @@ class Batches:
     def __getitem__(self, step):
         rows = np.arange(8).reshape(2, 4)[::-1][step % 2]
         return {"inputs": self.images[rows], "id": POOL[rows]}
-
-
-def case():
-    """What the protocol suite runs: the whole method on a pool of one batch, and of others that never come."""
-    net = jkd.from_linen(worlds.STAGES, taps=("pooled",))
-    distiller = kd3.kd3(student=net, teacher=net, learning_rate=0.05, pool=np.arange(95, 165), rows=6, every=2)
-    return worlds.Case(distiller, worlds.stages_variables(), worlds.images())
 
 
 @pytest.fixture(scope="module")
