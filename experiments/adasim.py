@@ -1,11 +1,28 @@
 """AdaSim: does a network that teaches itself learn more from views of its neighbours, and when may it trust them?
 
-python -m experiments.adasim
+    python -m experiments.adasim
 
 A transformer of two blocks on scikit-learn's digits, without labels: DINO, whose second view is of the image itself;
 the naive way, of its nearest other image; and AdaSim at three temperatures. The features are then judged by a vote of
-20 neighbours and by linear probes, beside pixels and networks that have learned nothing. Figures of the default run
-are still to be measured. The paper, on ImageNet: the naive way loses or collapses, AdaSim gains over DINO.
+20 neighbours and by linear probes, beside pixels and networks that have learned nothing. It writes tables and
+`adasim.png` into `--workdir`. Measured 2026-11-21, two CPU cores beside another program, 7 minutes, 3 seeds, test
+accuracy of the teacher's features after the last step, per cent:
+
+                           20 neighbours    linear probe    probe, 10 labels a class    pairs of two images
+    pixels                          96.9            95.6                        77.5                      -
+    untrained network         84.3 ± 0.2      82.5 ± 0.6                  65.8 ± 2.2                      -
+    DINO                      80.3 ± 1.3      83.6 ± 0.5                  70.3 ± 1.0                      0
+    naive bootstrapping       78.1 ± 1.8      83.6 ± 0.7                  70.1 ± 1.4                    100
+    AdaSim, tau 0.001         80.0 ± 1.9      83.5 ± 0.6                  70.4 ± 1.1              2.3 ± 1.0
+    AdaSim, tau 0.01          80.1 ± 1.6      83.6 ± 0.7                  70.4 ± 0.6              6.5 ± 0.2
+    AdaSim, tau 0.05          80.2 ± 1.5      83.5 ± 0.6                  70.4 ± 0.6              7.9 ± 0.7
+
+The naive way loses to DINO by neighbours, as in the paper, and AdaSim does not; that AdaSim gains over DINO is not
+reproduced, and could hardly be: training adds four points to the probe with few labels and takes four from the vote of
+neighbours, and raw pixels are ahead of all features. Digits of 8 x 8 are too easy for pixels, and 30 passes too few for
+a transformer. Tried, validation, DINO alone: three blocks with patches of 2 (outputs collapse to uniform) and a
+rate of 4e-3 with momentum 0.9 (54 % by neighbours). The paper, on ImageNet: the naive way loses or collapses, AdaSim
+gains over DINO.
 """
 
 from collections.abc import Callable, Mapping
