@@ -1,12 +1,29 @@
 """NCFM: how much does a network learn from a few images, learned so that their features have the real distribution?
 
-python -m experiments.ncfm
+    python -m experiments.ncfm
 
 On scikit-learn's digits: a pool of convolutional networks, drawn and trained; images of each class, learned by matching
 features of the pool (means alone: DM; characteristic functions: NCFM, with normal frequencies, or with those of a
-network that seeks the difference); and fresh networks trained on nothing but these images. Figures of the default run
-are still to be measured. The paper, on CIFAR-10 with 1 and 10 images a class: random 14.4 and 26.0 %, DM 26.0 and 48.9,
-NCFM 49.5 and 71.8, all images 84.8.
+network that seeks the difference); and fresh networks trained on nothing but these images, all for as many steps. It
+writes a table and `images.png`, the learned images, into `--workdir`. Measured 2026-11-21, two CPU cores beside another
+program, 7 minutes, 3 seeds, test accuracy after the last step, per cent:
+
+                         1 a class      10 a class
+    random              67.5 ± 4.4      85.6 ± 1.9
+    DM                  77.1 ± 1.0      88.6 ± 2.7
+    NCFM                77.3 ± 0.6
+    NCFM, min-max       77.1 ± 1.4      88.3 ± 2.3
+    phase alone         77.7 ± 1.2
+    amplitude alone     41.1 ± 9.3
+    mosaics             69.9 ± 2.7
+    all 1,257 images    85.5 ± 2.2
+
+Learned images are ahead of drawn ones, by ten points with one a class, and the phase carries what matters. That NCFM is
+far ahead of DM is not reproduced: the two, with and without the network that seeks the difference, lie within one
+another's deviations; a class of 8 x 8 digits is hardly more than its mean. All images are not the ceiling here, since a
+fresh network sees each of them a few times only. Mosaics, four images at half the resolution in one, have too few dots
+at this size. The rates are guesses and were not searched. The paper, on CIFAR-10 with 1 and 10 images a class: random
+14.4 and 26.0 %, DM 26.0 and 48.9, NCFM 49.5 and 71.8, all images 84.8.
 """
 
 from collections.abc import Mapping
