@@ -25,7 +25,7 @@ rate of 4e-3 with momentum 0.9 (54 % by neighbours). The paper, on ImageNet: the
 gains over DINO.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,15 +36,14 @@ from absl import flags
 
 import jkd
 from experiments import common
+from experiments.common.features import Features, features_of, judged, neighbors_accuracy
 from jkd import data, nets, ops, train
-from jkd.data.augment import standardize
 from jkd.distiller import Batch, Distiller
 from jkd.methods import adasim
 from jkd.model import Model, Variables
 from jkd.terms import Metrics
 
 FLAGS = flags.FLAGS
-ROWS = 500
 COLUMNS = {
     "knn": ("k-NN, 20 neighbours (%)", 100.0, 1),
     "probe": ("linear probe (%)", 100.0, 1),
@@ -61,7 +60,7 @@ RULE = (
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/adasim", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/adasim")
     flags.DEFINE_string("dataset", "digits", "Images, by name; their labels are for evaluation alone.")
     flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets prepared the data set.")
     flags.DEFINE_integer("num_train", None, "Training images to use; all if not given.", 32)
@@ -76,10 +75,6 @@ def define_flags() -> None:
     flags.DEFINE_float("base_rate", 1e-3, "AdamW's rate for 256 images a step.", 0)
     flags.DEFINE_float("base_momentum", 0.98, "Share of the teacher that stays at a step, at the start.", 0, 1)
     flags.DEFINE_float("least_crop", 0.7, "Least share of an image in a view.", 0.01, 1)
-    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class Plan(NamedTuple):
@@ -96,9 +91,6 @@ class Plan(NamedTuple):
     base_rate: float
     base_momentum: float
     least_crop: float
-
-
-Features = Callable[[Variables, Any], tuple[np.ndarray, np.ndarray]]
 
 
 class World(NamedTuple):
@@ -189,57 +181,6 @@ def alike(labels: np.ndarray) -> adasim.Watch:
         return {"alike": (same.sum().astype(jnp.float32), others.sum().astype(jnp.float32))}
 
     return watch
-
-
-def features_of(backbone: Model, moments: Mapping[str, list[float]]) -> Features:
-    """The features of a `World`, compiled once."""
-
-    @jax.jit
-    def pooled(variables: Variables, images: jax.Array) -> jax.Array:
-        inputs = standardize(images, **moments)
-        return backbone.apply(variables, inputs, train=False)[0].features["pooled"]
-
-    def all_of(variables: Variables, examples: Any) -> tuple[np.ndarray, np.ndarray]:
-        batches = data.EvalBatches(examples, ROWS)
-        found = [np.asarray(pooled(variables, batches[i]["inputs"])) for i in range(len(batches))]
-        return np.concatenate(found)[: len(examples)], examples.labels()
-
-    return all_of
-
-
-def neighbors_accuracy(gallery: Any, queries: Any) -> float:
-    """Accuracy of a vote of the 20 nearest by cosine; each argument is (features, labels)."""
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.preprocessing import normalize
-
-    votes = KNeighborsClassifier(min(20, len(gallery[1]))).fit(normalize(gallery[0]), gallery[1])
-    return float(votes.score(normalize(queries[0]), queries[1]))
-
-
-def probe_accuracy(gallery: Any, queries: Any) -> float:
-    """Accuracy of a linear classifier on standardised features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    return float(probe.fit(*gallery).score(*queries))
-
-
-def few_of(gallery: Any, *, count: int = 10) -> Any:
-    """The first examples of each class."""
-    features, labels = gallery
-    rows = np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)])
-    return features[rows], labels[rows]
-
-
-def judged(gallery: Any, test: Any) -> dict[str, float]:
-    """What features are worth."""
-    return {
-        "knn": neighbors_accuracy(gallery, test),
-        "probe": probe_accuracy(gallery, test),
-        "few": probe_accuracy(few_of(gallery), test),
-    }
 
 
 class Cell(NamedTuple):

@@ -59,7 +59,7 @@ RULE = "After the last step. The weights are the paper's; nothing was chosen by 
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/bckd", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/bckd", seeds=2)
     flags.DEFINE_integer("teacher_images", 2000, "Scenes that the teacher is trained on.", 16)
     flags.DEFINE_integer("images", 300, "Of these, how many the students are trained on, and their mirror images.", 16)
     flags.DEFINE_integer("evaluated", 300, "Scenes of the test split; two thirds as many are for validation.", 3)
@@ -69,10 +69,6 @@ def define_flags() -> None:
     flags.DEFINE_float("cls_weight", 1.0, "Weight of the classes' distillation.", 0)
     flags.DEFINE_float("loc_weight", 4.0, "Weight of the boxes' distillation.", 0)
     flags.DEFINE_float("softmax_weight", 1.0, "Weight of the softmax distillation.", 0)
-    flags.DEFINE_integer("seeds", 2, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class World(NamedTuple):

@@ -52,20 +52,16 @@ COLUMNS = {
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/l2d", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/l2d")
     flags.DEFINE_integer("num_train", 2000, "Canvases to train on.", 64)
     flags.DEFINE_integer("student_width", 8, "Channels of the student.", 1)
     flags.DEFINE_integer("teacher_width", 32, "Channels of the teacher.", 1)
-    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
     flags.DEFINE_integer("steps", 300, "Steps of 64 rows.", 1)
     flags.DEFINE_integer("teacher_steps", 800, "The same, of the teacher.", 1)
     flags.DEFINE_float("learning_rate", 3e-3, "Peak of the one-cycle schedule of Adam.", 0)
     flags.DEFINE_float("logit_weight", 10.0, "Of the divergence of the answers.", 0)
     flags.DEFINE_float("class_weight", 10.0, "Of the class-aware distances; 100 in the paper, for 80 labels.", 0)
     flags.DEFINE_float("instance_weight", 100.0, "Of the instance-aware distances; 1000 in the paper.", 0)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 def softmax_kd(student: Outputs, teacher: Outputs) -> jax.Array:

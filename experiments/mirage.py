@@ -65,7 +65,7 @@ RULE = (
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/mirage", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/mirage", seeds=5)
     flags.DEFINE_enum("dataset", "molecules", ["molecules", "cora", "citeseer"], "Graphs to classify.")
     flags.DEFINE_string("data_dir", None, "Folder of cora.npz and citeseer.npz.")
     flags.DEFINE_integer("num_train", 800, "Graphs to distil, of the molecules.", 16)
@@ -77,10 +77,6 @@ def define_flags() -> None:
     flags.DEFINE_integer("steps", 300, "Steps of 64 graphs.", 1)
     flags.DEFINE_float("learning_rate", 3e-3, "Of Adam.", 0)
     flags.DEFINE_float("weight_decay", 1e-2, "Coupled L2 coefficient.", 0)
-    flags.DEFINE_integer("seeds", 5, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class Training(NamedTuple):

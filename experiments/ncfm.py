@@ -60,7 +60,7 @@ RULE = (
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/ncfm", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/ncfm")
     flags.DEFINE_string("dataset", "digits", "Images, by name.")
     flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets prepared the data set.")
     flags.DEFINE_integer("num_train", None, "Training images to use; all if not given.", 100)
@@ -73,10 +73,6 @@ def define_flags() -> None:
     flags.DEFINE_integer("frequencies", 256, "At which characteristic functions are compared; a multiple of 16.", 16)
     flags.DEFINE_float("learning_rate", 0.01, "AdamW's, of the images.", 0)
     flags.DEFINE_integer("evaluation_steps", 300, "Steps of a fresh network on the images.", 1)
-    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class Plan(NamedTuple):

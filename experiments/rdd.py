@@ -87,7 +87,7 @@ AGENT_RULE = "the last update of each run; nothing was selected. Runs that never
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/rdd", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/rdd")
     flags.DEFINE_multi_enum(
         "task", ["count_bench", "grid_maze"], list(TASKS), "What to run; may be given several times."
     )
@@ -101,10 +101,6 @@ def define_flags() -> None:
     flags.DEFINE_integer("updates", 100, "Updates of an agent.", 1)
     flags.DEFINE_float("learning_rate", 1e-3, "Of the agents' Adam.", 0)
     flags.DEFINE_integer("bench_steps", 1500, "Steps of each fit of the bench.", 1)
-    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class Run(NamedTuple):

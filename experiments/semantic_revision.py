@@ -44,7 +44,7 @@ SMOKE = ("SFT", "all three")
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/semantic_revision", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/semantic_revision")
     flags.DEFINE_integer("num_train", 4000, "Instructions to train on.", 12)
     flags.DEFINE_integer("max_words", 2, "Most words of an argument.", 1, 5)
     flags.DEFINE_integer("teacher_width", 64, "Width of the teacher; it has 4 heads.", 8)
@@ -58,10 +58,6 @@ def define_flags() -> None:
     flags.DEFINE_float("teacher_learning_rate", 3e-3, "Of AdamW, at its peak.", 0)
     flags.DEFINE_float("learning_rate", 2e-3, "Of AdamW, at its peak, for students.", 0)
     flags.DEFINE_float("share", 0.5, "Share of the steps that take the student's own texts, where a row does.", 0, 1)
-    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class World(NamedTuple):

@@ -52,17 +52,13 @@ RULE = "After the last step, samples from the same noise; nothing was chosen by 
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/swiftbrush", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/swiftbrush")
     flags.DEFINE_list("tasks", ["ring", "digits"], "ring: Gaussians in the plane; digits: 8 by 8 pixels.")
     flags.DEFINE_integer("teacher_steps", 4000, "Steps of 256 examples.", 1)
     flags.DEFINE_integer("steps", 1500, "Steps of the students, of 256 samples.", 1)
     flags.DEFINE_float("learning_rate", 3e-4, "Of the students' Adam, on the ring; a third of it on digits.", 0)
     flags.DEFINE_float("fake_learning_rate", 1e-3, "Of the second network's; a third of it on digits.", 0)
     flags.DEFINE_integer("samples", 4000, "Samples to measure on the ring; 1,800 on digits.", 100)
-    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class Task(NamedTuple):

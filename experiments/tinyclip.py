@@ -54,7 +54,7 @@ SMOKE = ("inherited, affinity", "masks")
 
 def define_flags() -> None:
     """Defines this module's flags; not on import, so that a notebook may import several experiments."""
-    flags.DEFINE_string("workdir", "runs/tinyclip", "Where everything is written; runs resume.")
+    common.define_run_flags(workdir="runs/tinyclip")
     flags.DEFINE_integer("num_train", 6000, "Scenes to train on, in four wordings each.", 128)
     flags.DEFINE_integer("max_objects", 2, "Most objects in a scene.", 1, 3)
     flags.DEFINE_integer("patch", 4, "Sides of a patch in pixels; it divides 32.", 1, 32)
@@ -68,10 +68,6 @@ def define_flags() -> None:
     flags.DEFINE_float("mask_learning_rate", 0.15, "Of masks and multipliers; the paper's 0.02 is for 1000 steps.", 0)
     flags.DEFINE_float("sparsity", 0.5, "Share of the parameters that masks are to close.", 0, 0.95)
     flags.DEFINE_integer("stages", 2, "Stages in which masks close so much.", 1)
-    flags.DEFINE_integer("seeds", 3, "Number of seeds, 0, 1, …", 1)
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
 class Plan(NamedTuple):

@@ -4,7 +4,7 @@ from experiments.common.app import run_app
 from experiments.common.arms import Arm, build_arm, make_bench, network, run_arm
 from experiments.common.cells import Bench, Cell, Setting, Teacher
 from experiments.common.curves import plot_accuracies, plot_curves
-from experiments.common.flags import check_flags, define_flags, setting_from_flags, width_from_flags
+from experiments.common.flags import check_flags, define_flags, define_run_flags, setting_from_flags, width_from_flags
 from experiments.common.scale import Scale
 from experiments.common.table import Row, print_table, summarize, teacher_row, write_results
 from experiments.common.teacher import obtain_teacher
@@ -20,6 +20,7 @@ __all__ = [
     "build_arm",
     "check_flags",
     "define_flags",
+    "define_run_flags",
     "make_bench",
     "network",
     "obtain_teacher",

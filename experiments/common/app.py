@@ -9,6 +9,7 @@ from absl import logging as absl_logging
 from rich.console import Console
 from rich.logging import RichHandler
 
+from experiments.common.flags import check_finite
 from jkd.train import Damaged, Interrupted, NonFinite, deterministic
 
 _EXPECTED = (ValueError, TypeError, OSError, Damaged, NonFinite)
@@ -28,6 +29,7 @@ def run_app(run: Callable[[], object]) -> None:
         if "deterministic" in flags.FLAGS and flags.FLAGS["deterministic"].value:
             deterministic()
         try:
+            check_finite()
             run()
         except Interrupted as stop:
             print(f"{stop}; run the same command again to go on.", file=sys.stderr)

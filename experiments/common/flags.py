@@ -12,8 +12,17 @@ from jkd.train import distributed
 FLAGS = flags.FLAGS
 
 
+def define_run_flags(*, workdir: str, seeds: int = 3) -> None:
+    """Defines the flags that every experiment has; the arguments are defaults."""
+    flags.DEFINE_string("workdir", workdir, "Where everything is written; runs resume.")
+    flags.DEFINE_integer("seeds", seeds, "Number of seeds, 0, 1, …", 1)
+    flags.DEFINE_bool("progress", True, "Draw progress bars.")
+    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
+    flags.DEFINE_bool("debug", False, "Show tracebacks.")
+
+
 def define_flags(**defaults: Any) -> None:
-    """Defines the shared flags.
+    """Defines the flags of experiments with one teacher and one student, by name.
 
     Args:
       **defaults: values that differ from the ones here, by flag.
@@ -22,7 +31,7 @@ def define_flags(**defaults: Any) -> None:
     def default(name: str, value: Any) -> Any:
         return defaults.get(name, value)
 
-    flags.DEFINE_string("workdir", default("workdir", "runs/experiment"), "Where everything is written; runs resume.")
+    define_run_flags(workdir=default("workdir", "runs/experiment"), seeds=default("seeds", 3))
     flags.DEFINE_string("dataset", default("dataset", "mnist1d"), "Data set, by name.")
     flags.DEFINE_string("data_dir", default("data_dir", None), "Where TensorFlow Datasets prepared the data set.")
     flags.DEFINE_integer("num_train", default("num_train", None), "Training examples to use; all if not given.", 1)
@@ -32,7 +41,6 @@ def define_flags(**defaults: Any) -> None:
     flags.DEFINE_integer("teacher_width", default("teacher_width", None), "Width of mlp and convnets.", 1)
     flags.DEFINE_string("teacher_checkpoint", None, "Teacher's weights (.safetensors, .npz); else it is trained.")
     flags.DEFINE_integer("teacher_seed", 0, "Seed of the teacher's training.", 0)
-    flags.DEFINE_integer("seeds", default("seeds", 3), "Number of seeds, 0, 1, …", 1)
     flags.DEFINE_float("epochs", default("epochs", 48), "Passes over the training examples.", 0)
     flags.DEFINE_float("teacher_epochs", default("teacher_epochs", 48), "The same, of the teacher.", 0)
     held = "Share of the training examples that is held out, for methods with an outer loss; 0 for none."
@@ -44,10 +52,19 @@ def define_flags(**defaults: Any) -> None:
     flags.DEFINE_integer("evaluations", default("evaluations", 16), "Evaluations during a run.", 1)
     flags.DEFINE_integer("max_nonfinite", 10, "Steps in a row that may be NaN or infinite before a run stops.", 1)
     flags.DEFINE_bool("deterministic", False, "The same bits from run to run on a GPU too, at some cost.")
-    flags.DEFINE_bool("progress", True, "Draw progress bars.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds: does it run?")
-    flags.DEFINE_bool("debug", False, "Show tracebacks.")
     define_scale_flags()
+
+
+def check_finite() -> None:
+    """Refuses NaN and infinity, of which NaN passes every bound.
+
+    Raises:
+      ValueError: names the flag.
+    """
+    for name in FLAGS:
+        value = FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name}={value} must be a finite number.")
 
 
 def check_flags() -> None:
@@ -56,10 +73,7 @@ def check_flags() -> None:
     Raises:
       ValueError: names both flags.
     """
-    for name in FLAGS:
-        value = FLAGS[name].value
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"--{name}={value} must be a finite number.")
+    check_finite()
     for name in ("epochs", "teacher_epochs"):
         if FLAGS[name].value == 0:
             raise ValueError(f"--{name}=0 trains nothing; it must be greater than 0.")

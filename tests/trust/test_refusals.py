@@ -6,6 +6,7 @@ import pytest
 
 import experiments
 from experiments.common import broken_runs
+from tests.experiments.commands import run
 from tests.trust import flag_cases
 
 MODULES = sorted(
@@ -100,6 +101,14 @@ def test_numbers_that_are_none_are_refused(tmp_path):
     cases = [[f"--{name}={value}"] for name in names for value in ("nan", "inf")]
     for [case], answer in zip(cases, answers("experiments.dot", cases, tmp_path), strict=True):
         assert answer == f"{case} must be a finite number." or ("is not" in answer and case in answer), (case, answer)
+
+
+@pytest.mark.parametrize(("module", "flag"), [("mirage", "learning_rate"), ("adasim", "base_rate")])
+def test_numbers_that_are_none_are_refused_where_flags_are_an_experiments_own(module, flag, tmp_path):
+    done = run(f"experiments.{module}", f"--{flag}=nan", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert " ".join(done.stderr.split()) == f"error: --{flag}=nan must be a finite number."
+    assert not (tmp_path / "run").exists()
 
 
 def test_contradictions(tmp_path):
