@@ -60,8 +60,10 @@ from jkd.losses.spans import span_correlation
 from jkd.losses.sparse import sparse_forward_kl, sparse_jsd, sparse_total_variation
 from jkd.losses.sparsity import sparsity_lagrangian
 from jkd.losses.topk import topk_divergence
+from jkd.losses.transformed import DISTANCES, transformed_distance
 
 __all__ = [
+    "DISTANCES",
     "CRDResult",
     "activation_boundary",
     "adaptive_kl",
@@ -139,6 +141,7 @@ __all__ = [
     "taid",
     "topk_divergence",
     "total_variation",
+    "transformed_distance",
     "uld",
     "variational_information",
     "variational_score_distillation",

@@ -6,12 +6,14 @@ from jkd.metrics.distributions import frechet_distance, intra_class_std, mmd_rbf
 from jkd.metrics.multilabel import multilabel_average_precision, multilabel_f1
 from jkd.metrics.retrieval import retrieval_accuracy
 from jkd.metrics.rouge import rouge_l
+from jkd.metrics.similarity import linear_cka
 
 __all__ = [
     "Reliability",
     "expected_calibration_error",
     "frechet_distance",
     "intra_class_std",
+    "linear_cka",
     "mean_average_precision",
     "mmd_rbf",
     "multilabel_average_precision",

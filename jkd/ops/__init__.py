@@ -2,6 +2,25 @@
 
 from jkd.ops.centering import ema_center
 from jkd.ops.distances import pairwise_distances
+from jkd.ops.feature_attention import (
+    batch_attention,
+    channel_attention,
+    spatial_attention,
+    spatial_attention_map,
+)
+from jkd.ops.feature_grams import gram_batch, gram_channel
+from jkd.ops.feature_masks import drop_entries, mask_positions
+from jkd.ops.feature_scaling import batch_standardize, half_shift, l2_batch, l2_channel, l2_spatial, min_max_normalize
+from jkd.ops.feature_shapes import flatten_batch, flatten_spatial, max_pool, patchify
+from jkd.ops.feature_softmax import (
+    log_softmax_batch,
+    log_softmax_channel,
+    log_softmax_spatial,
+    softmax_batch,
+    softmax_channel,
+    softmax_spatial,
+)
+from jkd.ops.feature_transforms import FEATURE_TRANSFORMS
 from jkd.ops.hard_concrete import (
     hard_concrete_keep_probability,
     hard_concrete_mask,
@@ -38,28 +57,48 @@ from jkd.ops.selection import select_confident
 from jkd.ops.styles import adaptive_instance_mix, restyle
 
 __all__ = [
+    "FEATURE_TRANSFORMS",
     "adaptive_avg_pool",
     "adaptive_instance_mix",
     "adaptive_neighbor_distribution",
     "adaptive_neighbors",
+    "batch_attention",
+    "batch_standardize",
     "calibrate_soft_labels",
+    "channel_attention",
     "class_mean_probabilities",
     "drnd_bonus",
+    "drop_entries",
     "ema_center",
     "entropy",
+    "flatten_batch",
+    "flatten_spatial",
     "generalized_advantage",
+    "gram_batch",
+    "gram_channel",
+    "half_shift",
     "hard_concrete_keep_probability",
     "hard_concrete_mask",
     "hard_concrete_quantile",
     "hard_concrete_sample",
+    "l2_batch",
+    "l2_channel",
+    "l2_spatial",
     "length_normalized_returns",
+    "log_softmax_batch",
+    "log_softmax_channel",
+    "log_softmax_spatial",
     "marginalize_joint_logits",
+    "mask_positions",
     "masked_mean",
     "masked_segment_sum",
+    "max_pool",
+    "min_max_normalize",
     "neighbor_votes",
     "normalize_by_moments",
     "overhaul_margin",
     "pairwise_distances",
+    "patchify",
     "pearson",
     "pseudo_count_statistic",
     "quantile_band_mask",
@@ -69,6 +108,11 @@ __all__ = [
     "sample_teacher_targets",
     "select_confident",
     "soft_cap",
+    "softmax_batch",
+    "softmax_channel",
+    "softmax_spatial",
+    "spatial_attention",
+    "spatial_attention_map",
     "standardize_logits",
     "teacher_ranking",
     "top_k_per_class",

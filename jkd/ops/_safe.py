@@ -42,7 +42,7 @@ def divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     return jnp.where(nonzero, numerator / jnp.where(nonzero, denominator, 1), 0)
 
 
-def unit(values: jax.Array, *, axis: int = -1, eps: float = 1e-12) -> jax.Array:
-    """`v / max(|v|, eps)` along an axis; a zero vector stays zero and passes no gradient."""
+def unit(values: jax.Array, *, axis: int | tuple[int, ...] = -1, eps: float = 1e-12) -> jax.Array:
+    """`v / max(|v|, eps)` along an axis or several; a zero vector stays zero and passes no gradient."""
     norm = sqrt(jnp.sum(jnp.square(values), axis=axis, keepdims=True))
     return jnp.where(norm > 0, values / jnp.maximum(norm, eps), 0)

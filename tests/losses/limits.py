@@ -1,6 +1,6 @@
 """What single losses cannot hold, by name, and why."""
 
-NOT_A_LOSS = {"CRDResult"}
+NOT_A_LOSS = {"CRDResult", "DISTANCES"}
 NO_WHERE: dict[str, str] = {
     "characteristic_function_discrepancy": "two samples, each with rows of its own: leave out what does not count",
     "mean_embedding_distance": "two samples, each with rows of its own: leave out what does not count",
