@@ -91,16 +91,20 @@ def find_reach(fun: Callable[[Any], tuple[Terms, Any]], params: Any) -> Reach:
     leaves, treedef = jax.tree.flatten(params)
     hit: set[int] = set()
     probes = [_probe(i, hit) for i in range(len(leaves))]
-    names = list(jax.eval_shape(fun, params)[0])
-    found = []
-    for name in names:
+    found: list[tuple[str, tuple[bool, ...]]] = []
 
-        def one(leaves: Any, name: str = name) -> Array:
-            return fun(treedef.unflatten([probe(leaf) for probe, leaf in zip(probes, leaves, strict=True)]))[0][name]
+    def pull_back_each(leaves: Any) -> Any:
+        def losses_of(leaves: Any) -> Terms:
+            return fun(treedef.unflatten([probe(leaf) for probe, leaf in zip(probes, leaves, strict=True)]))[0]
 
-        hit.clear()
-        jax.eval_shape(jax.grad(one), leaves)
-        found.append((name, tuple(i in hit for i in range(len(leaves)))))
+        losses, linear = jax.linearize(losses_of, leaves)
+        for name, loss in losses.items():
+            hit.clear()
+            jax.linear_transpose(lambda tangents, name=name: linear(tangents)[name], leaves)(jnp.ones_like(loss))
+            found.append((name, tuple(i in hit for i in range(len(leaves)))))
+        return losses
+
+    jax.eval_shape(pull_back_each, leaves)
     return Reach(found)
 
 

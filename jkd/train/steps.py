@@ -85,8 +85,14 @@ def several(step: Callable[[Carry, Any, Any], Carry]) -> Callable[[Carry, Any, t
 
 def initial_carry(distiller: Distiller, state: Any, teacher: Any, batch: Any) -> Carry:
     """A carry with an empty window; the step's metrics are found from shapes alone."""
-    _, metrics = jax.eval_shape(axis.alone(distiller.step), state, teacher, batch)
+    _, metrics = jax.eval_shape(_alone(distiller.step), state, teacher, batch)
     return Carry(state, empty_window(metrics), jnp.int32(0))
+
+
+@functools.lru_cache(maxsize=16)
+def _alone(advance: Callable[..., tuple[Any, Metrics]]) -> Callable[..., tuple[Any, Metrics]]:
+    """One such function for each step, so that the runs after the first need not trace it."""
+    return axis.alone(advance)
 
 
 def empty_window(metrics: Metrics) -> Metrics:
