@@ -2,6 +2,7 @@
 
 from jkd.methods import (
     adasim,
+    auto_kd,
     bckd,
     bd_kd,
     classic,
@@ -31,6 +32,7 @@ __all__ = [
     "SYSTEMS",
     "adasim",
     "add",
+    "auto_kd",
     "bckd",
     "bd_kd",
     "classic",

@@ -7,6 +7,7 @@ from jkd import _check
 from jkd.distiller import Distiller
 from jkd.methods import (
     adasim,
+    auto_kd,
     bckd,
     bd_kd,
     classic,
@@ -32,6 +33,7 @@ from jkd.methods import (
 METHODS: dict[str, Callable[..., Distiller]] = {
     "supervised": supervised.supervised,
     "dot": dot.dot,
+    "auto_kd": auto_kd.auto_kd,
     "bd_kd": bd_kd.bd_kd,
     "ferkd": ferkd.ferkd,
     "kd3": kd3.kd3,

@@ -7,6 +7,7 @@ from jkd.optim.momentum import dot, trace_shared
 from jkd.optim.promotion import standard_promotion
 from jkd.optim.schedules import cosine_momentum
 from jkd.optim.sgd import OPTIMIZERS, sgd, sgd_or_dot
+from jkd.optim.sparse_updates import SparseUpdatesState, sparse_updates
 from jkd.optim.unroll import LookAhead, unroll_sgd, unrolled_hypergradient
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "LookAhead",
     "PerTermState",
     "PerTermTransformation",
+    "SparseUpdatesState",
     "cosine_momentum",
     "dot",
     "layerwise_lr",
@@ -21,6 +23,7 @@ __all__ = [
     "per_term",
     "sgd",
     "sgd_or_dot",
+    "sparse_updates",
     "standard_promotion",
     "trace_shared",
     "unroll_sgd",
