@@ -37,6 +37,7 @@ from absl import flags
 import jkd
 from experiments import common
 from experiments.common.features import Features, features_of, judged, neighbors_accuracy
+from experiments.common.figure import blank
 from jkd import data, nets, ops, train
 from jkd.distiller import Batch, Distiller
 from jkd.methods import adasim
@@ -277,7 +278,7 @@ def run(
     steps = max(1, plan.epochs * len(world.splits.train) // plan.batch_size)
     cells: dict[str, list[Cell]] = {}
     for label, choose in rows.items():
-        name = "_".join("".join(c if c.isalnum() else " " for c in label.lower().replace("τ", "t")).split())
+        name = common.folder_of(label.replace("τ", "t"))
         distiller = build(world, plan, choose, steps)
         cells[label] = [
             run_cell(
@@ -307,11 +308,7 @@ def run(
 
 def plot(path: Path, world: World, plan: Plan, cells: Mapping[str, list[Cell]]) -> None:
     """Draws accuracy and share of bootstrapped pairs over the steps, and some images above their best neighbours."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((13, 4))
     parts: Any = figure.subfigures(1, 2, width_ratios=(2, 1))
     curves, shares = parts[0].subplots(1, 2)
     for label, found in cells.items():

@@ -37,6 +37,7 @@ from absl import flags
 
 import jkd
 from experiments import common
+from experiments.common.figure import blank
 from jkd import _check, data, losses, metrics, nets, train, views
 from jkd import dense_detection as detection
 from jkd.distiller import Distiller
@@ -291,15 +292,11 @@ def plot_scenes(
     path: Path, examples: data.ArrayExamples, networks: Mapping[str, tuple[Model, Variables]], count: int = 6
 ) -> None:
     """Draws the first scenes with their objects, and with what each network finds with a score above 0.3."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     few = examples.select(np.arange(min(count, len(examples))))
     own = few.arrays
     truth = detection.Detections(own["boxes"], (own["label"] >= 0).astype(np.float32), own["label"])
     found = {"truth": truth, **{label: find(*network, few) for label, network in networks.items()}}
-    figure = Figure(figsize=(2 * len(few), 2.1 * len(found)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((2 * len(few), 2.1 * len(found)))
     grid = figure.subplots(len(found), len(few), squeeze=False)
     for line, (label, detections) in zip(grid, found.items(), strict=True):
         for index, axes in enumerate(line):

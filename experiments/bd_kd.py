@@ -33,6 +33,7 @@ from scipy import special
 
 from experiments import common
 from experiments.common import outputs, study
+from experiments.common.figure import blank
 from jkd import data, metrics, train
 from jkd.methods import bd_kd
 from jkd.model import Variables
@@ -90,11 +91,7 @@ def teachers_accuracy(bench: common.Bench, arm: common.Arm, cells: Sequence[comm
 
 def plot_calibration(path: Path, found: study.Study) -> None:
     """Draws a reliability diagram of each row (all seeds together), and who of the two networks is surer over time."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3 * (len(found.cells) + 1), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((3 * (len(found.cells) + 1), 3.4))
     *panels, over_time = figure.subplots(1, len(found.cells) + 1)
     for axes, (label, cells) in zip(panels, found.cells.items(), strict=True):
         weights = [outputs.student_variables(found.bench, found.module, cell) for cell in cells]

@@ -53,6 +53,7 @@ from absl import flags
 from experiments import common
 from experiments.common import study
 from experiments.common.cells import run_cell
+from experiments.common.figure import blank
 from jkd import data, ops, train
 from jkd.data import LabelBank, RegionCrops
 from jkd.train import workdir as workdirs
@@ -258,7 +259,7 @@ def run_row(bench: common.Bench, banked: Banked, label: str, arm: common.Arm, *,
         return WithoutLabelsOf(source) if label in ASKED else source
 
     make = functools.cache(lambda: common.build_arm(bench, arm, steps))
-    name = "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+    name = common.folder_of(label)
     config = {**arm, "bank": banked.bank.cache.folder.name, "crops": banked.crops, "asked": label in ASKED}
     return [
         run_cell(bench, make, name=name, seed=seed, steps=steps, config=config, batches=batches)
@@ -274,12 +275,8 @@ def early(cell: common.Cell) -> float:
 
 def plot_groups(path: Path, world: World, banked: Banked) -> None:
     """Draws how sure the teacher is of crops that show the object and that do not, and some crops of each group."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ids, crops, group, sure, visible, _ = grouped(banked.bank, world, banked.thresholds)
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((11, 4))
     sides: Any = figure.subfigures(1, 2, width_ratios=(1, 1.3))
     left, right = sides
     axes = left.subplots()

@@ -49,6 +49,7 @@ import jkd
 from experiments import common
 from experiments.common import study
 from experiments.common.cells import agreement, run_cell, step_schedule
+from experiments.common.figure import blank
 from experiments.common.shifted_pools import shifted_pool
 from jkd import data, losses, nets, train
 from jkd.data.seeded import stratified_choice
@@ -223,7 +224,7 @@ def run_row(
     trained = plan.passes * length
     surveys = arm["surveys"] or -(-plan.passes // plan.every)
     make = functools.cache(lambda: build(bench, backbone, arm, plan, pool, trained))
-    name = "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+    name = common.folder_of(label)
     config = {**arm, **plan._asdict(), "pool_digest": pool.digest()}
 
     def batches(seed: int, shard: tuple[int, int]) -> data.TrainBatches:
@@ -242,11 +243,7 @@ def purities(cell: common.Cell) -> list[tuple[int, float]]:
 
 def plot_purity(path: Path, cells: Mapping[str, list[common.Cell]], pool: data.ArrayExamples) -> None:
     """Draws how much of what is trained on is genuine over the steps, and some images of the pool."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((11, 3.8))
     parts: Any = figure.subfigures(1, 2, width_ratios=(1.2, 1))
     left, right = parts
     axes = left.subplots()

@@ -41,6 +41,7 @@ from scipy import special
 
 import jkd
 from experiments import common
+from experiments.common.figure import blank
 from experiments.common.graph_tasks import Task, citations, molecules
 from jkd import _check, data, graphs, nets, train
 from jkd.distiller import Distiller
@@ -326,11 +327,8 @@ def run(
 def plot(path: Path, cells: Mapping[str, Sequence[Cell]]) -> None:
     """Draws test AUC against size, and the validation AUC over the steps."""
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((12, 4.5))
     left, right = figure.subplots(1, 2)
     for index, (label, found) in enumerate(cells.items()):
         style = {"color": colormaps["tab20"](index % 20), "label": label}

@@ -38,6 +38,7 @@ from absl import flags
 
 import jkd
 from experiments import common
+from experiments.common.figure import blank
 from jkd import data, losses, nets, optim, train
 from jkd.data.augment import standardize
 from jkd.data.cut_mixing import switch_mix
@@ -298,7 +299,7 @@ def run(
     table: list[common.Row] = []
     pictures: dict[str, data.ArrayExamples] = {}
     for label, arm in rows.items():
-        name = "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+        name = common.folder_of(label)
         found = []
         for seed in range(seeds):
             folder = Path(workdir) / name / f"seed_{seed}"
@@ -320,12 +321,8 @@ def plot(
     path: Path, pictures: Mapping[str, data.ArrayExamples], rows: Mapping[str, Mapping[str, Any]], classes: int
 ) -> None:
     """Draws the first image of each class, by row of the table."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = min(classes, 10)
-    figure = Figure(figsize=(0.8 * shown + 3, 0.8 * len(pictures)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((0.8 * shown + 3, 0.8 * len(pictures)))
     panels: Any = figure.subplots(len(pictures), shown, squeeze=False)
     for line, (label, images) in zip(panels, pictures.items(), strict=True):
         each = rows[label]["count"] * (1 if rows[label]["learn"] is None else rows[label]["factor"] ** 2)

@@ -41,6 +41,7 @@ from absl import flags
 import jkd
 from experiments import common
 from experiments.common import outputs, study
+from experiments.common.figure import blank
 from jkd import losses, methods, nets, optim, peers, train
 from jkd.distiller import Batch, Distiller
 from jkd.model import Model, Outputs, Variables
@@ -162,11 +163,7 @@ def logged(cell: common.Cell) -> dict[str, float]:
 
 def plot_roles(path: Path, cells: Sequence[common.Cell]) -> None:
     """Draws how often each network is promoted, and how well each does on the batch, over the steps (mean of seeds)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((10, 3.8))
     for axes, kind in zip(figure.subplots(1, 2), ("promoted", "accuracy"), strict=True):
         keys = [key for key in cells[0].history[0] if key.startswith(f"train/{kind}/")]
         for key in keys:

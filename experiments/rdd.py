@@ -60,6 +60,7 @@ from absl import flags
 import jkd
 from experiments import common
 from experiments.common import count_bench
+from experiments.common.figure import draw_runs, panels
 from jkd import _check, curiosity, nets, train
 from jkd.data import control_tasks
 from jkd.methods import rdd
@@ -277,9 +278,9 @@ def explore(
 
 def plot_agents(path: Path, runs: Mapping[str, Sequence[Run]], title: str) -> None:
     """Draws cells visited and success over the updates, all seeds; and where the first seed's agents went."""
-    figure, panels = count_bench.panels(2, max(len(runs), 2), (3 * max(len(runs), 2), 6.2))
-    grid = panels[0, 0].get_gridspec()
-    for axes in panels[0]:
+    figure, grids = panels(2, max(len(runs), 2), (3 * max(len(runs), 2), 6.2))
+    grid = grids[0, 0].get_gridspec()
+    for axes in grids[0]:
         axes.remove()
     half = grid.ncols // 2 or 1
     curves = figure.add_subplot(grid[0, :half]), figure.add_subplot(grid[0, half:])
@@ -287,12 +288,11 @@ def plot_agents(path: Path, runs: Mapping[str, Sequence[Run]], title: str) -> No
         for index, (label, several) in enumerate(runs.items()):
             values = np.array([[line.get(key, np.nan) for line in run.history] for run in several])
             steps = [line["step"] for line in several[0].history]
-            axes.plot(steps, values.mean(0), color=f"C{index}", label=label)
-            axes.fill_between(steps, values.min(0), values.max(0), color=f"C{index}", alpha=0.15, linewidth=0)
+            draw_runs(axes, steps, values, color=f"C{index}", label=label)
         axes.set(xlabel="update", ylabel=name)
         axes.grid(alpha=0.3)
     curves[0].legend(fontsize=8)
-    for axes, (label, several) in zip(panels[1], runs.items(), strict=False):
+    for axes, (label, several) in zip(grids[1], runs.items(), strict=False):
         visits = several[0].visits
         side = int(np.sqrt(len(visits)))
         axes.imshow(np.log1p(visits).reshape(side, side), origin="lower", cmap="viridis")

@@ -189,14 +189,9 @@ def train_line(bench: common.Bench, label: str, line: Line, weight_decay: float,
     make = functools.cache(lambda: common.build_arm(bench, {**arm, **facts}, line.steps))
     config = {**arm, **line.arm, "stages": [[steps, part.digest()] for steps, part in line.stages]}
     return [
-        run_cell(bench, make, name=folder(label), seed=seed, steps=line.steps, config=config, batches=batches)
+        run_cell(bench, make, name=common.folder_of(label), seed=seed, steps=line.steps, config=config, batches=batches)
         for seed in range(seeds)
     ]
-
-
-def folder(label: str) -> str:
-    """The name of a row's folder."""
-    return "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
 
 
 def fix_line(bench: common.Bench, module: nn.Module, cells: Sequence[common.Cell], plan: Plan) -> list[common.Cell]:
@@ -247,7 +242,7 @@ def transfer_lines(
             run_cell(
                 bench,
                 functools.partial(make, seed),
-                name=folder(label),
+                name=common.folder_of(label),
                 seed=seed,
                 steps=plan.transfer_steps,
                 config=config,

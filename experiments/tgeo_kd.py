@@ -45,6 +45,7 @@ from sklearn import metrics as scores
 
 from experiments import common
 from experiments.common import outputs, study
+from experiments.common.figure import blank
 from jkd import data, losses, methods, train
 from jkd.distiller import Batch
 from jkd.methods import tgeo_kd
@@ -238,11 +239,7 @@ def final_ratios(bench: common.Bench, arm: Mapping[str, Any], means: jax.Array, 
 
 def plot_ratios(path: Path, cells: Sequence[common.Cell], last: Sequence[Mapping[str, Any]], title: str) -> None:
     """Draws the ratios over the steps by group of rows, and their distribution at the end (all seeds)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((11, 3.8))
     over_time, at_end = figure.subplots(1, 2)
     for name in ("alpha_right_far", "alpha_right_near", "alpha_wrong_far", "alpha_wrong_near"):
         runs = [[(line["step"], line[f"train/{name}"]) for line in c.history if f"train/{name}" in line] for c in cells]

@@ -6,7 +6,7 @@ from experiments.common.cells import Bench, Cell, Setting, Teacher
 from experiments.common.curves import plot_accuracies, plot_curves
 from experiments.common.flags import check_flags, define_flags, define_run_flags, setting_from_flags, width_from_flags
 from experiments.common.scale import Scale
-from experiments.common.table import Row, print_table, summarize, teacher_row, write_results
+from experiments.common.table import Row, folder_of, print_table, summarize, teacher_row, write_results
 from experiments.common.teacher import obtain_teacher
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "check_flags",
     "define_flags",
     "define_run_flags",
+    "folder_of",
     "make_bench",
     "network",
     "obtain_teacher",

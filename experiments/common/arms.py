@@ -18,6 +18,7 @@ from experiments.common.cells import (
     run_cell,
     step_schedule,
 )
+from experiments.common.table import folder_of
 from jkd import data, methods, nets, train
 from jkd.distiller import Distiller
 
@@ -95,5 +96,5 @@ def run_arm(
     steps = bench.setting.steps(bench.splits) if steps is None else steps
 
     make = functools.cache(lambda: build_arm(bench, {**arm, **(facts or {})}, steps))
-    name = "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+    name = folder_of(label)
     return [run_cell(bench, make, name=name, seed=seed, steps=steps, config=arm) for seed in range(seeds)]

@@ -12,6 +12,7 @@ import optax
 from scipy import stats
 
 import jkd
+from experiments.common.figure import panels
 from experiments.common.table import Row, print_table, write_results
 from jkd import curiosity, nets, optim, train
 from jkd.data import control_tasks
@@ -262,13 +263,3 @@ def plot_bench(path: Path, points: Mapping[str, Sequence[Point]]) -> None:
 def _endings(points: Mapping[str, Any]) -> list[str]:
     """The conditions of the bench, as rows are labelled."""
     return list(dict.fromkeys(", ".join(label.split(", ")[-2:]) for label in points))
-
-
-def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    """A figure and its axes `[rows, columns]`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)

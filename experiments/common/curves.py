@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.common.cells import Cell
+from experiments.common.figure import draw_runs, panels
 from experiments.common.table import Row, mean_and_deviation
 from jkd.train import distributed
 
@@ -29,19 +30,14 @@ def plot_curves(
     """
     if not distributed.primary():
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = -(-len(cells) // 20)
-    figure = Figure(figsize=(13 + 2.5 * columns, 4 if len(cells) < 12 else 6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, (grid,) = panels(1, len(PANELS), (13 + 2.5 * columns, 4 if len(cells) < 12 else 6))
     colours = [f"C{i}" for i in range(len(cells))] if len(cells) <= 10 else _spectrum(len(cells))
-    for axes, (key, (label, logarithmic)) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    for axes, (key, (label, logarithmic)) in zip(grid, PANELS.items(), strict=True):
         for colour, (method, runs) in zip(colours, cells.items(), strict=True):
             steps = [line["step"] for line in runs[0].history if key in line]
             values = np.array([[line[key] for line in run.history if key in line] for run in runs])
-            axes.plot(steps, values.mean(0), color=colour, label=method)
-            axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+            draw_runs(axes, steps, values, color=colour, label=method)
         if key == "validation/accuracy" and teacher_accuracy is not None:
             axes.axhline(teacher_accuracy, color="black", linestyle=":", linewidth=1, label="teacher")
         if logarithmic:
@@ -71,13 +67,8 @@ def plot_accuracies(path: str | Path, rows: Sequence[Row], *, title: str) -> Non
     """
     if not distributed.primary():
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     shown = [row for row in rows if row.values.get("test_accuracy_last")]
-    figure = Figure(figsize=(8, 0.35 * len(shown) + 1.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, ((axes,),) = panels(1, 1, (8, 0.35 * len(shown) + 1.5))
     for place, row in enumerate(shown):
         values = [100 * value for value in row.values["test_accuracy_last"]]
         mean, deviation = mean_and_deviation(values)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import special
 
 from experiments.common.cells import Teacher
+from experiments.common.figure import blank
 from jkd import data
 from jkd.data.seeded import stratified_choice
 from jkd.distiller import Batch
@@ -109,12 +110,8 @@ def predicted(splits: data.Splits, teacher: Teacher, inputs: np.ndarray) -> np.n
 
 def plot_pool(path: Path, pool: Pool, kept: np.ndarray, score: np.ndarray) -> None:
     """Draws some of what was kept and of what was left, of each kind, and how sure the teacher is of all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     left = np.setdiff1d(np.arange(len(pool.kind)), kept)
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((13, 5))
     grid = figure.add_gridspec(6, 14)
     for row, (kind, verb) in enumerate((kind, verb) for kind in range(3) for verb in ("kept", "left")):
         members = np.flatnonzero(pool.kind == kind)

@@ -26,6 +26,11 @@ class Row(NamedTuple):
     values: dict[str, list[float]]
 
 
+def folder_of(label: str) -> str:
+    """The name of a row's folder: its words and numbers."""
+    return "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+
+
 Columns = Mapping[str, tuple[str, float, int]]
 
 COLUMNS: Columns = {

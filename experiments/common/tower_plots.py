@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common import captioned
+from experiments.common.figure import blank, draw_runs
 from jkd import nets
 from jkd.model import Variables
 
@@ -30,19 +31,14 @@ def plot_towers(
       world: what affinities are drawn of.
       reference: the teacher's R@1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(16, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((16, 4.6))
     parts: Any = figure.subfigures(1, 3, width_ratios=(1.2, 1.2, 0.9))
     left, middle, right = parts
     axes = left.subplots()
     for index, (label, runs) in enumerate(curves.items()):
         values = np.array([[100 * r1 for _, r1 in run] for run in runs])
         steps = [step for step, _ in runs[0]]
-        axes.plot(steps, values.mean(0), color=f"C{index}", label=label)
-        axes.fill_between(steps, values.min(0), values.max(0), color=f"C{index}", alpha=0.15, linewidth=0)
+        draw_runs(axes, steps, values, color=f"C{index}", label=label)
     axes.axhline(100 * reference, color="black", linestyle=":", label="teacher, at its end")
     axes.set(xlabel="step", ylabel="R@1 on the validation gallery (%)")
     axes.grid(alpha=0.3)
