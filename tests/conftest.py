@@ -1,6 +1,8 @@
 """A session in which silent broadcasting and dtype promotion are impossible, on eight CPU devices."""
 
+import gc
 import os
+from pathlib import Path
 
 from tests.quick import XLA_FLAGS
 
@@ -15,11 +17,27 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+MAPS = 20_000  # of the 65,530 memory maps that Linux gives a process
+
+gc.freeze()  # what is imported stays
+gc.set_threshold(50_000, 20, 50)  # tracing makes many small objects, and looking through all of them is slow
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Frees a module's compiled programs: ten thousand of them take all memory maps that Linux gives a process."""
-    if nextitem is None or nextitem.path != item.path:
+    """Frees compiled programs between modules: ten thousand of them take all memory maps."""
+    if (nextitem is None or nextitem.path != item.path) and memory_maps() > MAPS:
         jax.clear_caches()
+        gc.collect()
+
+
+def memory_maps():
+    """Number of this process's memory maps; too many where that cannot be read."""
+    try:
+        with Path("/proc/self/maps").open("rb") as lines:
+            return sum(1 for _ in lines)
+    except OSError:
+        return MAPS + 1
 
 
 @pytest.fixture
