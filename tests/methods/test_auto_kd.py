@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import jkd
+from experiments import auto_kd as experiment
+from experiments.common import search_plots
 from jkd import data, losses, methods, metrics, optim, peers, proxy_training, search
 from jkd.methods import auto_kd
 from jkd.model import Outputs
@@ -199,11 +201,14 @@ def test_every_path_through_the_levels_is_a_candidate_that_can_be_traced_or_is_r
     assert 0 < len(refused) < 12
 
 
-def test_a_search_finds_a_candidate_and_goes_on_where_it_was_broken_off(tmp_path):
-    def known(candidate, seed):
-        """A reward that needs no training, so that many searches are cheap."""
-        return (candidate[0] == "logits") + 0.1 * auto_kd.Candidate(*candidate).weight - (candidate[4] == "l1")
+def known(candidate, seed):
+    """A reward that needs no training, so that many searches are cheap; divergences are invalid."""
+    if candidate[4] == "kl":
+        return math.nan
+    return (candidate[0] == "logits") + 0.1 * auto_kd.Candidate(*candidate).weight - (candidate[4] == "l1")
 
+
+def test_a_search_finds_a_candidate_and_goes_on_where_it_was_broken_off(tmp_path):
     best, whole = auto_kd.search(known, budget=30, key=jax.random.key(0), path=tmp_path / "search.json")
     assert best.knowledge == "logits" and best.weight == 50.0 and best.distance != "l1"
     kept = json.loads((tmp_path / "search.json").read_text())
@@ -217,6 +222,21 @@ def test_a_search_over_real_proxy_trainings():
     best, found = auto_kd.search(evaluate(), budget=2, key=jax.random.key(1))
     assert best in [auto_kd.Candidate(*one.candidate) for one in found.log]
     assert found.tree.nodes[()].visits == 2
+
+
+def test_what_is_reported_of_a_search(tmp_path):
+    _, tree = auto_kd.search(known, budget=30, key=jax.random.key(0))
+    chance = search.random_search(auto_kd.LEVELS, known, budget=30, key=jax.random.key(0))
+    half = [one.reward for one in chance.log[15:]]
+    valid = [reward for reward in half if reward is not None]
+    late = experiment.late_rewards(chance.log)
+    assert late["mean"] == pytest.approx(np.mean(valid)) and late["sd"] == pytest.approx(np.std(valid, ddof=1))
+    assert late["n"] == len(valid) and late["invalid"] == 15 - len(valid) > 0
+    assert experiment.late_rewards(tree.log)["mean"] > late["mean"]
+    search_plots.plot_tree(tmp_path / "tree.png", tree)
+    search_plots.plot_rewards(tmp_path / "rewards.png", {"random": chance.log, "MCTS": tree.log})
+    for name in ("tree", "rewards"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_bad_candidates_are_refused_in_words():
