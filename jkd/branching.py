@@ -36,10 +36,7 @@ def with_branches(model: Model, branches: nn.Module | None) -> Model:
         outputs = jax.eval_shape(lambda v: model.apply(v, inputs, train=False)[0], variables)
         maps = [jnp.zeros(one.shape, one.dtype) for one in _stages(outputs)]
         drawn = branches.init(branch_key, maps, TURNS * outputs.logits.shape[-1], False)
-        names = dict.fromkeys([*variables, *drawn])
-        return {
-            name: {**variables.get(name, {}), **({BRANCHES: drawn[name]} if name in drawn else {})} for name in names
-        }
+        return _attached(variables, drawn)
 
     def apply(
         variables: Variables, inputs: Any, *, train: bool, key: jax.Array | None = None
@@ -51,21 +48,33 @@ def with_branches(model: Model, branches: nn.Module | None) -> Model:
             found = {name: value for name, value in outputs.features.items() if _BRANCH.match(name)}
         else:
             outputs, after = model.apply(deployed(variables), rows, train=train, key=key)
-            own = {name: tree[BRANCHES] for name, tree in variables.items() if BRANCHES in tree}
-            mutable = [name for name in own if name != "params"] if train else []
-            joint = TURNS * outputs.logits.shape[-1]
-            found, changed = branches.apply(own, _stages(outputs), joint, train, mutable=mutable)
-            attached = {**own, **changed}
-            after = {
-                name: {**after.get(name, {}), **({BRANCHES: attached[name]} if name in attached else {})}
-                for name in variables
-            }
+            found, own = _run(branches, variables, outputs, train)
+            after = _attached(after, own)
         if not found:
             raise ValueError("branches=None, but the network has no features branch1_logits, …; give it branches.")
         features = {name: _by_image(value) for name, value in found.items()}
         return Outputs(_by_image(outputs.logits), features), after
 
     return Model(init, apply)
+
+
+def _run(
+    branches: nn.Module, variables: Variables, outputs: Outputs, train: bool
+) -> tuple[dict[str, jax.Array], Variables]:
+    """What the branches say of a network's stages, and their variables after it."""
+    own = {name: tree[BRANCHES] for name, tree in variables.items() if BRANCHES in tree}
+    mutable = [name for name in own if name != "params"] if train else []
+    joint = TURNS * outputs.logits.shape[-1]
+    found, changed = branches.apply(own, _stages(outputs), joint, train, mutable=mutable)
+    return dict(found), {**own, **changed}
+
+
+def _attached(variables: Variables, branches: Variables) -> Variables:
+    """A network's variables with its branches' beside them."""
+    names = dict.fromkeys([*variables, *branches])
+    return {
+        name: {**variables.get(name, {}), **({BRANCHES: branches[name]} if name in branches else {})} for name in names
+    }
 
 
 def deployed(variables: Variables) -> Variables:

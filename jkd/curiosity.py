@@ -71,48 +71,13 @@ def create(
     if kind == "drnd" and num_targets < 2:
         raise ValueError(f"num_targets={num_targets} must be at least 2; a single target is bonus 'rnd'.")
 
-    def nothing(key: Array, shape: tuple[int, ...]) -> Array:
-        del key
-        return jnp.zeros((*shape, 0))
-
-    def normal(key: Array, shape: tuple[int, ...]) -> Array:
-        return jax.random.normal(key, (*shape, features))
-
-    def choice(key: Array, shape: tuple[int, ...]) -> Array:
-        return jax.nn.one_hot(jax.random.randint(key, shape, 0, num_targets), num_targets)
-
-    def to_draw(student: Array, mean: Array, drawn: Array) -> Array:
-        return losses.distribution_distillation(student, mean, drawn, target_std=target_std)
-
-    def to_chosen(student: Array, targets: Array, drawn: Array) -> Array:
-        return losses.prediction_error(student, jnp.einsum("kbd,bk->bd", targets, drawn))
-
-    def fixed(student: Array, targets: Array, drawn: Array) -> Array:
-        del drawn
-        return losses.prediction_error(student, targets)
-
-    def far_from_mean(student: Array, mean: Array, visits: Array) -> Array:
-        del visits
-        return losses.prediction_error(student, mean)
-
-    def far_from_all(student: Array, targets: Array, visits: Array) -> Array:
-        del visits
-        return ops.drnd_bonus(student, targets, alpha=alpha)
-
-    def rare(student: Any, targets: Any, visits: Array) -> Array:
-        del student, targets
-        return jax.lax.rsqrt(jnp.maximum(visits, 1).astype(jnp.float32))
-
-    def dull(student: Any, targets: Any, visits: Array) -> Array:
-        return 0 * rare(student, targets, visits)
-
     return {
-        "rdd": Curiosity(_shifted(target, mean_shift, constant_mean), normal, to_draw, far_from_mean),
-        "rnd": Curiosity(target, nothing, fixed, far_from_mean),
-        "drnd": Curiosity(_several(target, num_targets), choice, to_chosen, far_from_all),
-        "count": Curiosity(None, nothing, fixed, rare),
-        "none": Curiosity(None, nothing, fixed, dull),
-    }[kind]
+        "rdd": lambda: _random_distribution(_shifted(target, mean_shift, constant_mean), features, target_std),
+        "drnd": lambda: _several_networks(target, num_targets, alpha),
+        "rnd": lambda: Curiosity(target, _nothing, _fixed, _error),
+        "count": lambda: Curiosity(None, _nothing, _fixed, _rarity),
+        "none": lambda: Curiosity(None, _nothing, _fixed, lambda *seen: 0 * _rarity(*seen)),
+    }[kind]()
 
 
 def objective(bonus: Curiosity) -> Callable[[Outputs, Outputs, Batch], dict[str, Array]]:
@@ -131,6 +96,58 @@ def objective(bonus: Curiosity) -> Callable[[Outputs, Outputs, Batch], dict[str,
         return {"predictor": weight / weight.mean() * bonus.loss(student.logits, teacher.logits, batch["drawn"])}
 
     return terms_of
+
+
+def _random_distribution(mean: Model, features: int, target_std: float) -> Curiosity:
+    """Fitted to draws around a mean, paid for the distance to the mean."""
+
+    def draw(key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.normal(key, (*shape, features))
+
+    def loss(student: Array, mean: Array, drawn: Array) -> Array:
+        return losses.distribution_distillation(student, mean, drawn, target_std=target_std)
+
+    return Curiosity(mean, draw, loss, _error)
+
+
+def _several_networks(target: Model, count: int, alpha: float) -> Curiosity:
+    """Fitted to one of several networks, paid for the distance to all of them."""
+
+    def draw(key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.nn.one_hot(jax.random.randint(key, shape, 0, count), count)
+
+    def loss(student: Array, targets: Array, drawn: Array) -> Array:
+        return losses.prediction_error(student, jnp.einsum("kbd,bk->bd", targets, drawn))
+
+    def bonus(student: Array, targets: Array, visits: Array) -> Array:
+        del visits
+        return ops.drnd_bonus(student, targets, alpha=alpha)
+
+    return Curiosity(_several(target, count), draw, loss, bonus)
+
+
+def _nothing(key: Array, shape: tuple[int, ...]) -> Array:
+    """What is drawn where nothing is left to chance."""
+    del key
+    return jnp.zeros((*shape, 0))
+
+
+def _fixed(student: Array, targets: Array, drawn: Array) -> Array:
+    """The loss of a target that is the same at every visit."""
+    del drawn
+    return losses.prediction_error(student, targets)
+
+
+def _error(student: Array, targets: Array, visits: Array) -> Array:
+    """The bonus for a state that the predictor does not know."""
+    del visits
+    return losses.prediction_error(student, targets)
+
+
+def _rarity(student: Any, targets: Any, visits: Array) -> Array:
+    """The bonus for a cell that was seldom visited."""
+    del student, targets
+    return jax.lax.rsqrt(jnp.maximum(visits, 1).astype(jnp.float32))
 
 
 def _shifted(target: Model, shift: float, constant: bool) -> Model:

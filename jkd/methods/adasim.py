@@ -4,6 +4,7 @@ Which image the second view is of depends on the state. What is frozen beside th
 themselves: they are the step's `teacher`, and the network that teaches lives in the state.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -175,65 +176,86 @@ def adasim(
     if ids.ndim != 1 or len(ids) <= topk or (np.diff(ids) == 0).any():
         raise ValueError(f"pool has shape {ids.shape}; expected different integers [N], more than topk={topk}.")
     network = _of_pairs(with_head(backbone, head))
-    keep, sharpness = _scheduled(momentum), _scheduled(teacher_temperature)
     inner = distill(
         student=network,
         objective=_objective(student_temperature),
         optimizer=_optimizer(learning_rate, weight_decay, max_norm, frozen_steps),
     )
-    parts = _Parts(network, ids, views, choose or adaptive(topk=topk), window, topk, represent)
-
-    def init(key: Array, batch: Batch) -> AdaSimState:
-        images = jnp.asarray(batch["inputs"])
-        pairs = _pairs(parts, images, images, jax.random.split(jax.random.key(0), len(images)))
-        answers = jax.eval_shape(lambda: network.apply(network.init(key, pairs), pairs, train=False)[0])
-        like = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), answers)
-        state = inner.init(key, {"inputs": pairs, "teacher": like})
-        size, outputs, width = len(ids), like.logits.shape[-1], like.features["pooled"].shape[-1]
-        return AdaSimState(
-            state,
-            jax.tree.map(jnp.copy, inner.student(state)),
-            jnp.zeros(outputs),
-            jnp.zeros((size, width)),
-            jnp.zeros((size, window, topk), jnp.int32),
-            jnp.zeros((size, window, topk)),
-            jnp.zeros(size, jnp.int32),
-        )
-
-    def step(state: AdaSimState, teacher: Any, batch: Batch) -> tuple[AdaSimState, Metrics]:
-        own, where = _places(ids, batch)
-        pairs, chosen = _paired(parts, state, jax.lax.stop_gradient(teacher), batch, own)
-        answers = network.apply(state.teacher, pairs, train=False)[0]
-        answers = jax.lax.stop_gradient(answers)
-        warmth = sharpness(state.inner.step)
-        wanted = Outputs((answers.logits - state.center[None, None]) / warmth, {})
-        learnt, logged = inner.step(state.inner, (), {"inputs": pairs, "teacher": wanted, "mask": where})
-        ok = jnp.stack([total == 0 for name, (total, _) in logged.items() if name.startswith("nonfinite/")]).all()
-        after, similar = _remembered(parts, state, answers.features["pooled"], own, where)
-        after = after._replace(
-            teacher=_averaged(inner.student(learnt), state.teacher, 1 - keep(state.inner.step)),
-            center=axis.all_mean(ops.ema_center(state.center, answers.logits, momentum=center_momentum, where=where)),
-        )
-        kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), after[1:], state[1:])
-        logged |= _watched(batch, own, chosen, similar, where, watch)
-        return AdaSimState(learnt, *kept), logged
+    parts = _Parts(
+        network,
+        inner,
+        ids,
+        views,
+        choose or adaptive(topk=topk),
+        window,
+        topk,
+        represent,
+        _scheduled(momentum),
+        center_momentum,
+        _scheduled(teacher_temperature),
+        watch,
+    )
 
     def deployed(state: AdaSimState) -> Variables:
         return part(state.teacher, "backbone")
 
-    return Distiller(init, step, deployed)
+    return Distiller(functools.partial(_init, parts), functools.partial(_step, parts), deployed)
 
 
 class _Parts(NamedTuple):
-    """What a step is composed of."""
+    """What a step is composed of: the network of pairs, its training, and arguments of `adasim` of those names."""
 
     network: Model
+    inner: Distiller
     ids: np.ndarray
     views: tuple[Transform, Transform] | None
     choose: Choice
     window: int
     topk: int
     represent: str
+    momentum: Callable[[Any], Any]
+    center_momentum: float
+    teacher_temperature: Callable[[Any], Any]
+    watch: Watch | None
+
+
+def _init(parts: _Parts, key: Array, batch: Batch) -> AdaSimState:
+    """A state in which the teacher is the student and nothing was visited."""
+    images, network = jnp.asarray(batch["inputs"]), parts.network
+    pairs = _pairs(parts, images, images, jax.random.split(jax.random.key(0), len(images)))
+    answers = jax.eval_shape(lambda: network.apply(network.init(key, pairs), pairs, train=False)[0])
+    like = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), answers)
+    state = parts.inner.init(key, {"inputs": pairs, "teacher": like})
+    size, outputs, width = len(parts.ids), like.logits.shape[-1], like.features["pooled"].shape[-1]
+    return AdaSimState(
+        state,
+        jax.tree.map(jnp.copy, parts.inner.student(state)),
+        jnp.zeros(outputs),
+        jnp.zeros((size, width)),
+        jnp.zeros((size, parts.window, parts.topk), jnp.int32),
+        jnp.zeros((size, parts.window, parts.topk)),
+        jnp.zeros(size, jnp.int32),
+    )
+
+
+def _step(parts: _Parts, state: AdaSimState, teacher: Any, batch: Batch) -> tuple[AdaSimState, Metrics]:
+    """A step of the student towards what the teacher says, then of teacher, centre and memory; skipped together."""
+    own, where = _places(parts.ids, batch)
+    pairs, chosen = _paired(parts, state, jax.lax.stop_gradient(teacher), batch, own)
+    answers = jax.lax.stop_gradient(parts.network.apply(state.teacher, pairs, train=False)[0])
+    temperature = parts.teacher_temperature(state.inner.step)
+    wanted = Outputs((answers.logits - state.center[None, None]) / temperature, {})
+    learnt, logged = parts.inner.step(state.inner, (), {"inputs": pairs, "teacher": wanted, "mask": where})
+    ok = jnp.stack([total == 0 for name, (total, _) in logged.items() if name.startswith("nonfinite/")]).all()
+    after, similar = _remembered(parts, state, answers.features["pooled"], own, where)
+    center = ops.ema_center(state.center, answers.logits, momentum=parts.center_momentum, where=where)
+    after = after._replace(
+        teacher=_averaged(parts.inner.student(learnt), state.teacher, 1 - parts.momentum(state.inner.step)),
+        center=axis.all_mean(center),
+    )
+    kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), after[1:], state[1:])
+    logged |= _watched(batch, own, chosen, similar, where, parts.watch)
+    return AdaSimState(learnt, *kept), logged
 
 
 def _objective(temperature: float) -> Callable[[Outputs, Outputs, Batch], Mapping[str, Array]]:

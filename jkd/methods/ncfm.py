@@ -3,6 +3,7 @@
 What learns are the images; the networks whose features are compared are frozen, and are the step's `teacher`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -129,62 +130,29 @@ def ncfm(
     _check.positive("learning_rate", learning_rate)
     _check.not_negative("calibration_weight", calibration_weight)
     parts = _Parts(
-        network, num_classes, factor, normalize, discrepancy or characteristic(), num_frequencies, sampler, strategy
+        network,
+        num_classes,
+        images_per_class,
+        factor,
+        normalize,
+        discrepancy or characteristic(),
+        num_frequencies,
+        sampler,
+        calibration_weight,
+        strategy,
     )
-    optimizer = optax.adamw(learning_rate, weight_decay=weight_decay)
-    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=patience)
-    ascent = optim.standard_promotion(optax.sgd(-sampler_learning_rate, momentum=0.5))
-
-    def init(key: Array, batch: Batch) -> NCFMState:
-        sampler_key, run_key = jax.random.split(key)
-        real = _by_class(parts, batch)
-        wanted = images_per_class * factor**2
-        if real.shape[1] < wanted:
-            raise ValueError(f"batch has {real.shape[1]} rows of each class; at least {wanted} are to begin with.")
-        images = jax.vmap(lambda x: multi_formation_pack(x, factor=factor))(real[:, :wanted]).astype(jnp.float32)
-        held = {} if sampler is None else sampler.init(sampler_key, jax.random.key(0))["params"]
-        state = optimizer.init(images), plateau.init(images)
-        return NCFMState(jnp.int32(0), run_key, images, state, held, ascent.init(held))
-
-    def descend(images: Array, adam: Any, gradient: Array, scale: Array) -> tuple[Array, Any]:
-        with jax.numpy_dtype_promotion("standard"):
-            updates, adam = optimizer.update(gradient, adam, images)
-            return optax.apply_updates(images, scale * updates), adam
-
-    def step(state: NCFMState, teacher: Any, batch: Batch) -> tuple[NCFMState, Metrics]:
-        if axis.size() > 1:
-            raise ValueError("ncfm compares whole classes, which pmap would split; use jit over a mesh.")
-        frozen = jax.lax.stop_gradient(teacher)
-        key = jax.random.fold_in(state.key, state.step)
-        pick_key, mix_key, match_key, calibrate_key = jax.random.split(key, 4)
-        which = jax.random.randint(pick_key, (), 0, jax.tree.leaves(frozen)[0].shape[0])
-        initial, trained = (jax.tree.map(lambda x: x[which], frozen[name]) for name in ("initial", "trained"))
-        extractor = optax.incremental_update(initial, trained, jax.random.uniform(mix_key))
-        real, images = _by_class(parts, batch), jnp.clip(state.images, 0, 1)
-        matching = jax.value_and_grad(_matching, argnums=(1, 2))
-        match, (down, up) = matching(parts, images, state.sampler, extractor, real, match_key)
-        with jax.numpy_dtype_promotion("standard"):
-            slower = plateau.update(down, state.opt_state[1], value=match)[1]
-        after, adam = descend(images, state.opt_state[0], down, slower.scale)
-        rise, sampler_opt = ascent.update(up, state.sampler_opt, state.sampler)
-        found = {"match": match}
-        if calibration_weight:
-            loss = lambda images: calibration_weight * _calibration(parts, images, trained, calibrate_key)  # noqa: E731
-            found["calibration"], down = jax.value_and_grad(loss)(after)
-            after, adam = descend(after, adam, down, slower.scale)
-        made = after, (adam, slower), optax.apply_updates(state.sampler, rise), sampler_opt
-        ok = terms.all_finite((made, found))
-        kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), made, tuple(state[2:]))
-        logged = {f"loss/{name}": (jnp.where(ok, x, 0), ok.astype(jnp.float32)) for name, x in found.items()}
-        logged["nonfinite/step"] = (~ok).astype(jnp.float32), jnp.float32(1)
-        return NCFMState(state.step + 1, state.key, *kept), logged
+    rules = _Rules(
+        optax.adamw(learning_rate, weight_decay=weight_decay),
+        optax.contrib.reduce_on_plateau(factor=0.5, patience=patience),
+        optim.standard_promotion(optax.sgd(-sampler_learning_rate, momentum=0.5)),
+    )
 
     def deployed(state: NCFMState) -> Variables:
         images = _decoded(parts, jnp.clip(state.images, 0, 1))
         labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), images.shape[1])
         return {"inputs": images.reshape(-1, *images.shape[2:]), "label": labels}
 
-    return Distiller(init, step, deployed)
+    return Distiller(functools.partial(_init, parts, rules), functools.partial(_step, parts, rules), deployed)
 
 
 class _Parts(NamedTuple):
@@ -192,12 +160,77 @@ class _Parts(NamedTuple):
 
     network: Model
     num_classes: int
+    images_per_class: int
     factor: int
     normalize: Callable[[Array], Array]
     discrepancy: Discrepancy
     num_frequencies: int
     sampler: FrequencySampler | None
+    calibration_weight: float
     strategy: str
+
+
+class _Rules(NamedTuple):
+    """How images, their rate and the sampler change."""
+
+    images: optax.GradientTransformation
+    plateau: optax.GradientTransformationExtraArgs
+    sampler: optax.GradientTransformation
+
+
+def _init(parts: _Parts, rules: _Rules, key: Array, batch: Batch) -> NCFMState:
+    """A state whose mosaics are the first images of each class."""
+    sampler_key, run_key = jax.random.split(key)
+    real = _by_class(parts, batch)
+    wanted = parts.images_per_class * parts.factor**2
+    if real.shape[1] < wanted:
+        raise ValueError(f"batch has {real.shape[1]} rows of each class; at least {wanted} are to begin with.")
+    images = jax.vmap(lambda x: multi_formation_pack(x, factor=parts.factor))(real[:, :wanted]).astype(jnp.float32)
+    sampler = {} if parts.sampler is None else parts.sampler.init(sampler_key, jax.random.key(0))["params"]
+    opt_state = rules.images.init(images), rules.plateau.init(images)
+    return NCFMState(jnp.int32(0), run_key, images, opt_state, sampler, rules.sampler.init(sampler))
+
+
+def _step(parts: _Parts, rules: _Rules, state: NCFMState, teacher: Any, batch: Batch) -> tuple[NCFMState, Metrics]:
+    """A step of the images down, of the sampler up, and of the images by their classes; skipped if not finite."""
+    if axis.size() > 1:
+        raise ValueError("ncfm compares whole classes, which pmap would split; use jit over a mesh.")
+    key = jax.random.fold_in(state.key, state.step)
+    pick_key, mix_key, match_key, calibrate_key = jax.random.split(key, 4)
+    initial, trained = _picked(pick_key, jax.lax.stop_gradient(teacher))
+    extractor = optax.incremental_update(initial, trained, jax.random.uniform(mix_key))
+    real, images = _by_class(parts, batch), jnp.clip(state.images, 0, 1)
+    matching = jax.value_and_grad(_matching, argnums=(1, 2))
+    match, (down, up) = matching(parts, images, state.sampler, extractor, real, match_key)
+    adam, plateau = state.opt_state
+    with jax.numpy_dtype_promotion("standard"):
+        plateau = rules.plateau.update(down, plateau, value=match)[1]
+    after, adam = _descended(rules, images, adam, down, plateau.scale)
+    rise, sampler_opt = rules.sampler.update(up, state.sampler_opt, state.sampler)
+    found = {"match": match}
+    if parts.calibration_weight:
+        found["calibration"], down = jax.value_and_grad(_calibration, argnums=1)(parts, after, trained, calibrate_key)
+        after, adam = _descended(rules, after, adam, down, plateau.scale)
+    made = after, (adam, plateau), optax.apply_updates(state.sampler, rise), sampler_opt
+    ok = terms.all_finite((made, found))
+    kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), made, tuple(state[2:]))
+    logged = {f"loss/{name}": (jnp.where(ok, x, 0), ok.astype(jnp.float32)) for name, x in found.items()}
+    logged["nonfinite/step"] = (~ok).astype(jnp.float32), jnp.float32(1)
+    return NCFMState(state.step + 1, state.key, *kept), logged
+
+
+def _picked(key: Array, pool: dict[str, Variables]) -> tuple[Variables, Variables]:
+    """A random network of the pool, as it was drawn and as it was trained."""
+    which = jax.random.randint(key, (), 0, jax.tree.leaves(pool)[0].shape[0])
+    initial, trained = (jax.tree.map(lambda x: x[which], pool[name]) for name in ("initial", "trained"))
+    return initial, trained
+
+
+def _descended(rules: _Rules, images: Array, adam: Any, gradient: Array, scale: Array) -> tuple[Array, Any]:
+    """The images after a step of AdamW, and its state."""
+    with jax.numpy_dtype_promotion("standard"):
+        updates, adam = rules.images.update(gradient, adam, images)
+        return optax.apply_updates(images, scale * updates), adam
 
 
 def _unit(features: Array) -> Array:
@@ -252,7 +285,7 @@ def _matching(parts: _Parts, images: Array, sampler: Any, extractor: Variables, 
 
 
 def _calibration(parts: _Parts, images: Array, trained: Variables, key: Array) -> Array:
-    """The cross-entropy of a trained network on the images."""
+    """The weighted cross-entropy of a trained network on the images."""
     _, logits = _seen(parts, trained, _decoded(parts, images), key)
     labels = jnp.broadcast_to(jnp.arange(parts.num_classes)[:, None], logits.shape[:2])
-    return losses.cross_entropy(logits, labels).mean()
+    return parts.calibration_weight * losses.cross_entropy(logits, labels).mean()

@@ -61,7 +61,9 @@ def minmax(frozen):
     """The min-max alone: its parts, its step, and the states around the first."""
     sampler = nets.FrequencySampler(8, num_frequencies=32)
     distiller = make(sampler=sampler, sampler_learning_rate=0.1, calibration_weight=0.0, weight_decay=0.0)
-    parts = ncfm._Parts(NETWORK, CLASSES, 2, lambda x: x, ncfm.characteristic(), 16, sampler, "color_crop_cutout")
+    parts = ncfm._Parts(
+        NETWORK, CLASSES, 1, 2, lambda x: x, ncfm.characteristic(), 16, sampler, 0.0, "color_crop_cutout"
+    )
     step = jax.jit(distiller.step)
     before = jax.jit(distiller.init)(jax.random.key(1), BATCH)
     return parts, step, before, *step(before, frozen, BATCH)
