@@ -11,7 +11,7 @@ the default rates and lengths are first guesses, still to be chosen on the valid
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,24 +22,43 @@ import optax
 from absl import flags
 
 from experiments import common
-from jkd import _check, data, finetune, losses, metrics, nets, ops, text, train
-from jkd.data.text import ByteTokenizer, Instructions, instructions
-from jkd.distiller import Batch, Distiller
+from experiments.common.language_tasks import (
+    EOS,
+    PAD,
+    Language,
+    World,
+    answered,
+    drawn,
+    examples,
+    judged,
+    language,
+    make_world,
+    speaker,
+)
+from jkd import _check, data, finetune, losses, train
+from jkd.data.text import ByteTokenizer
+from jkd.distiller import Distiller
 from jkd.methods import semantic_revision as sr
 from jkd.model import Variables
 
 FLAGS = flags.FLAGS
-EOS, PAD = ByteTokenizer.EOS, ByteTokenizer.PAD
 COLUMNS = {
     "rouge_l": ("ROUGE-L", 100.0, 1),
     "exact": ("exact (%)", 100.0, 1),
     "nats": ("nats a byte", 1.0, 3),
-    "teacher_nats": ("teacher's nats of greedy answers", 1.0, 3),
+    "teacher_nats": ("teacher's nats of samples", 1.0, 3),
+    "better": ("corrected is better (%)", 100.0, 0),
+    "off_policy": ("steps on own texts (%)", 100.0, 0),
     "kept_mass": ("mass in the band (%)", 100.0, 1),
-    "corrected": ("texts corrected (%)", 100.0, 1),
+    "kept_tokens": ("tokens in the band", 1.0, 1),
 }
-RULE = "After the last step, greedy answers to test prompts that are in no other split; teacher's nats a byte of these."
-SMOKE = ("SFT", "all three")
+RULE = (
+    "After the last step, on test prompts that are in no other split: greedy answers (ROUGE-L F1, exact), nats a byte "
+    "of the right answers, the teacher's nats a byte of texts that the student samples, and the share of these that "
+    "the teacher finds likelier once it has corrected them. The last three columns are means over the steps."
+)
+FIXED = "fixed top-p"
+SMOKE = ("SFT", "+ band", "all three", FIXED)
 
 
 def define_flags() -> None:
@@ -57,23 +76,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("steps", 200, "Steps of each row.", 1)
     flags.DEFINE_float("teacher_learning_rate", 3e-3, "Of AdamW, at its peak.", 0)
     flags.DEFINE_float("learning_rate", 2e-3, "Of AdamW, at its peak, for students.", 0)
-    flags.DEFINE_float("share", 0.5, "Share of the steps that take the student's own texts, where a row does.", 0, 1)
-
-
-class World(NamedTuple):
-    """Instructions by split, and the lengths of prompts and answers, which hold all of them."""
-
-    train: Instructions
-    validation: Instructions
-    test: Instructions
-    lengths: tuple[int, int]
-
-
-class Language(NamedTuple):
-    """A network with what reads and writes with it."""
-
-    module: nets.Decoder
-    model: text.LanguageModel
+    flags.DEFINE_float(
+        "share", 0.3, "Share of the steps on the student's own texts at first, where a row has it.", 0, 1
+    )
+    flags.DEFINE_float("tolerance", 0.02, "Nats that the validation loss has to rise for a larger share.", 0)
+    flags.DEFINE_float("floor", 0.5, "Share of the teacher's mass that a band is to keep at least.", 0, 1)
 
 
 class Plan(NamedTuple):
@@ -82,38 +89,7 @@ class Plan(NamedTuple):
     steps: int
     learning_rate: float
     batch_size: int
-    share: float
     progress: bool
-
-
-def make_world(num_train: int, *, max_words: int = 2, num_test: int = 240) -> World:
-    """Draws the splits; no prompt is in two of them."""
-    first = instructions(num_train, 0, max_words=max_words)
-    second = instructions(120, 1, max_words=max_words, exclude=frozenset(first.prompt))
-    third = instructions(num_test, 2, max_words=max_words, exclude=frozenset([*first.prompt, *second.prompt]))
-    parts = (first, second, third)
-    lengths = (max(len(x) for p in parts for x in p.prompt), 1 + max(len(x) for p in parts for x in p.answer))
-    return World(*parts, lengths)
-
-
-def examples(split: Instructions, lengths: tuple[int, int]) -> data.ArrayExamples:
-    """Padded prompts and answers, with masks."""
-    (prompt, there), (answer, counts) = split.prompts(lengths[0]), split.answers(lengths[1])
-    arrays = {"prompt": prompt, "prompt_mask": there, "answer": answer, "answer_mask": counts}
-    return data.ArrayExamples({"inputs": prompt, "label": split.family, **arrays})
-
-
-def language(width: int, layers: int) -> Language:
-    """A decoder of bytes with four heads."""
-    module = nets.Decoder(
-        ByteTokenizer.vocabulary, width=width, layers=layers, heads=4, kv_heads=2, hidden=8 * width // 3, tied=True
-    )
-    return Language(module, text.language_model(module))
-
-
-def drawn(module: nets.Decoder) -> Callable[[jax.Array], Any]:
-    """`key -> params`."""
-    return lambda key: module.init(key, jnp.zeros((1, 2), jnp.int32))["params"]
 
 
 def nothing(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
@@ -122,89 +98,51 @@ def nothing(student_logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
     return 0 * student_logits[..., 0]
 
 
-def arms(share: float) -> dict[str, tuple[sr.Revision, sr.Distance]]:
-    """The rows: what is revised, and the distance where no band is learnt."""
+class Arm(NamedTuple):
+    """A row: what is revised, the distance where there is no band, a mask in its place, and whether writing fades."""
+
+    revision: sr.Revision
+    distance: sr.Distance
+    mask: sr.Mask | None = None
+    fades: bool = True
+
+
+def arms(replay: sr.Revision) -> dict[str, Arm]:
+    """The rows, given what DistiLLM's replay is."""
     none = sr.Revision(band=False, spans=0.0, correct=False, share=0.0)
-    replay = none._replace(share=share)
     skewed = functools.partial(losses.skewed_reverse_kl, skew=0.1)
     return {
-        "SFT": (none, nothing),
-        "forward KL": (none, losses.forward_kl),
-        "reverse KL": (none, losses.reverse_kl),
-        "JSD, own texts": (replay._replace(share=1.0, capacity=1), losses.generalized_jsd),
-        "DistiLLM": (replay, skewed),
-        "+ correction": (replay._replace(correct=True), skewed),
-        "+ band": (replay._replace(band=True), skewed),
-        "+ spans": (replay._replace(spans=1.0), skewed),
-        "all three": (replay._replace(correct=True, band=True, spans=1.0), skewed),
+        "SFT": Arm(none, nothing),
+        "forward KL": Arm(none, losses.forward_kl),
+        "reverse KL": Arm(none, losses.reverse_kl),
+        "JSD, on-policy": Arm(none._replace(share=1.0, capacity=1), losses.generalized_jsd, fades=False),
+        "DistiLLM": Arm(replay, skewed),
+        "+ correction": Arm(replay._replace(correct=True), skewed),
+        "+ band": Arm(replay._replace(band=True), skewed),
+        "+ spans": Arm(replay._replace(spans=1.0), skewed),
+        "all three": Arm(replay._replace(correct=True, band=True, spans=1.0), skewed),
     }
 
 
-@functools.cache
-def reader(model: text.LanguageModel) -> Callable[..., jax.Array]:
-    """`(params, batch) -> nats [B, T]` of answers."""
-
-    @jax.jit
-    def read(params: Any, batch: Batch) -> jax.Array:
-        logits = text.completion_logits(
-            model,
-            params,
-            batch["prompt"],
-            batch["answer"],
-            mask=batch["prompt_mask"],
-            completion_mask=batch["answer_mask"],
-        )
-        return losses.cross_entropy(logits, jnp.where(batch["answer_mask"], batch["answer"], 0))
-
-    return read
+def top_p(log_probs: jax.Array, mass: float) -> jax.Array:
+    """1 at the fewest tokens whose mass reaches `mass`, 0 at the others; `[..., V]`."""
+    ascending = jnp.sort(jnp.exp(log_probs), axis=-1)
+    descending = ascending[..., ::-1]
+    least = jnp.where(descending.cumsum(-1) - descending < mass, descending, 2.0).min(-1, keepdims=True)
+    return (jnp.exp(log_probs) >= least).astype(jnp.float32)
 
 
-@functools.cache
-def writer(model: text.LanguageModel, length: int) -> Callable[..., jax.Array]:
-    """`(params, batch) -> tokens [B, T]`, greedy."""
-
-    @jax.jit
-    def write(params: Any, batch: Batch) -> jax.Array:
-        return text.generate(
-            jax.random.key(0),
-            model,
-            params,
-            batch["prompt"],
-            max_new_tokens=length,
-            mask=batch["prompt_mask"],
-            temperature=0.0,
-            eos=EOS,
-            pad=PAD,
-        )
-
-    return write
-
-
-def answered(own: Language, split: Instructions, world: World) -> Callable[[Variables], dict[str, float]]:
-    """`variables -> {"rouge_l", "exact", "nats"}` of greedy answers."""
-    batch = examples(split, world.lengths).arrays
-    write, read = writer(own.model, world.lengths[1]), reader(own.model)
-
-    def measure(variables: Variables) -> dict[str, float]:
-        params = variables["params"]
-        said = [ByteTokenizer().decode(row) for row in np.asarray(write(params, batch))]
-        pairs = list(zip(said, split.answer, strict=True))
-        nats = ops.masked_mean(read(params, batch), jnp.asarray(batch["answer_mask"]))
-        return {
-            "rouge_l": float(np.mean([metrics.rouge_l(a, b) for a, b in pairs])),
-            "exact": float(np.mean([a == b for a, b in pairs])),
-            "nats": float(nats),
-        }
-
-    return measure
-
-
-def judged(own: Language, variables: Variables, judge: Language, judge_params: Any, world: World) -> float:
-    """The teacher's mean nats a byte of the greedy answers to the test prompts."""
-    batch = examples(world.test, world.lengths).arrays
-    said = writer(own.model, world.lengths[1])(variables["params"], batch)
-    seen = {**batch, "answer": said, "answer_mask": text.until_end(said, EOS)}
-    return float(ops.masked_mean(reader(judge.model)(judge_params, seen), seen["answer_mask"]))
+def equal_mass(judge: Language, judge_params: Any, world: World, mass: float) -> float:
+    """The p at which `top_p` keeps so much of the teacher's mass on validation answers, by bisection."""
+    batch = examples(world.validation, world.lengths).arrays
+    logits = np.asarray(speaker(judge.model)(judge_params, batch))[batch["answer_mask"]]
+    descending = -np.sort(-np.asarray(jax.nn.softmax(logits)), axis=-1)
+    before = descending.cumsum(-1) - descending
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        p = (low + high) / 2
+        low, high = (p, high) if (descending * (before < p)).sum(-1).mean() < mass else (low, p)
+    return round((low + high) / 2, 4)
 
 
 def fit(
@@ -219,11 +157,12 @@ def fit(
     **config: Any,
 ) -> tuple[Variables, list[dict[str, Any]]]:
     """Trains, or reads back; the student's variables and the lines of metrics."""
-    rows = examples(world.train, world.lengths)
+    rows, held_out = (examples(split, world.lengths) for split in (world.train, world.validation))
+    batches = data.TrainBatches(rows, plan.batch_size, seed=seed)
     found = train.fit(
         distiller,
         judge,
-        data.TrainBatches(rows, plan.batch_size, seed=seed),
+        data.WithHeldOut(batches, data.TrainBatches(held_out, len(held_out), seed=seed)),
         steps=plan.steps,
         workdir=folder,
         seed=seed,
@@ -239,7 +178,7 @@ def fit(
     return distiller.student(found.state), found.history
 
 
-def method(own: Language, judge: Language, plan: Plan, revision: sr.Revision, distance: sr.Distance) -> Distiller:
+def method(own: Language, judge: Language, plan: Plan, arm: Arm) -> Distiller:
     """The method of a row, with a cosine after a short warm-up."""
     rate = optax.warmup_cosine_decay_schedule(0.0, plan.learning_rate, max(1, plan.steps // 20), plan.steps)
     return sr.semantic_revision(
@@ -250,27 +189,89 @@ def method(own: Language, judge: Language, plan: Plan, revision: sr.Revision, di
         eos=EOS,
         pad=PAD,
         learning_rate=rate,
-        revision=revision,
-        distance=distance,
-        total_steps=plan.steps,
+        revision=arm.revision,
+        distance=arm.distance,
+        mask=arm.mask,
+        total_steps=plan.steps if arm.fades else None,
     )
 
 
-def trained_on_answers(
-    folder: Path, own: Language, world: World, plan: Plan, *, seed: int, config: Mapping[str, Any]
-) -> Any:
-    """SFT from chance: parameters."""
-    revision, distance = arms(0.0)["SFT"]
-    distiller = method(own, own, plan, revision, distance)
+def trained_on_answers(folders: Sequence[Path], own: Language, world: World, plan: Plan, **config: Any) -> list[Any]:
+    """SFT from chance: parameters, one of each folder; the seeds count from 0."""
+    distiller = method(own, own, plan, arms(sr.Revision())["SFT"])
     nobody = jax.jit(drawn(own.module))(jax.random.key(0))
-    return fit(folder, distiller, own, nobody, world, plan, seed=seed, **config)[0]["params"]
+    return [
+        fit(folder, distiller, own, nobody, world, plan, seed=seed, **config)[0]["params"]
+        for seed, folder in enumerate(folders)
+    ]
 
 
-def mean_of(lines: Sequence[Mapping[str, Any]], name: str, weight: str | None = None) -> float:
-    """The mean of a logged value, of the steps that another one counts; NaN where it is not logged."""
-    found = [(line[name], line[weight] if weight else 1.0) for line in lines if name in line]
-    total = sum(w for _, w in found)
-    return sum(v for v, _ in found) / total if total else float("nan")
+class Lesson(NamedTuple):
+    """What all rows have in common: networks, the teacher's parameters, those of each start, data and plan."""
+
+    student: Language
+    teacher: Language
+    judge: Any
+    starts: Sequence[Any]
+    world: World
+    plan: Plan
+    config: Mapping[str, Any]
+
+
+class Learnt(NamedTuple):
+    """A row: its figures, and the lines of metrics of each seed."""
+
+    row: common.Row
+    lines: list[list[dict[str, Any]]]
+
+
+def learn(root: Path, lesson: Lesson, label: str, arm: Arm, **config: Any) -> Learnt:
+    """Trains a student a seed by a row's method, and measures all."""
+    own, judge, world = lesson.student, lesson.teacher, lesson.world
+    shared = method(own, judge, lesson.plan, arm)
+    folder = root / "_".join(label.replace("+", "and").replace(",", "").split())
+    figures, kept = [], []
+    for seed, start in enumerate(lesson.starts):
+        distiller = finetune.starting_from(shared, {"params": start})
+        variables, lines = fit(
+            folder / f"seed_{seed}",
+            distiller,
+            own,
+            lesson.judge,
+            world,
+            lesson.plan,
+            seed=seed,
+            **lesson.config,
+            **config,
+        )
+        kept.append(lines)
+        greedy = answered(own, world.test, world)(variables)
+        logged = {name: mean_of(lines, f"train/{name}") for name in ("off_policy", "kept_mass", "kept_tokens")}
+        figures.append({**greedy, **judged(own, variables, judge, lesson.judge, world), **logged})
+    values = {key: [one[key] for one in figures if np.isfinite(one[key])] for key in COLUMNS}
+    return Learnt(common.Row(label, values), kept)
+
+
+def mean_of(lines: Sequence[Mapping[str, Any]], name: str) -> float:
+    """The mean of a logged value; NaN where it is not logged."""
+    found = [line[name] for line in lines if name in line]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def learn_all(root: Path, lesson: Lesson, replay: sr.Revision, only: Sequence[str] | None) -> dict[str, Learnt]:
+    """Every row, and last a mask that keeps of the teacher's mass what the learnt band does."""
+    config = {"replay": str(replay)}
+    found = {
+        label: learn(root, lesson, label, arm, **config)
+        for label, arm in arms(replay).items()
+        if only is None or label in only
+    }
+    if "+ band" in found and (only is None or FIXED in only):
+        mass = float(np.mean(found["+ band"].row.values["kept_mass"]))
+        p = equal_mass(lesson.teacher, lesson.judge, lesson.world, mass)
+        fixed = Arm(replay, nothing, functools.partial(top_p, mass=p))
+        found[FIXED] = learn(root, lesson, FIXED, fixed, p=p, **config)
+    return found
 
 
 def run(
@@ -280,6 +281,7 @@ def run(
     teacher: Language,
     student: Language,
     plans: Mapping[str, Plan],
+    replay: sr.Revision,
     seeds: int = 3,
     only: Sequence[str] | None = None,
 ) -> list[common.Row]:
@@ -291,77 +293,63 @@ def run(
       teacher: the large network.
       student: the small one.
       plans: of `teacher`, `warmup` and `rows`.
+      replay: DistiLLM's, of the rows that have one.
       seeds: number of seeds, from 0.
       only: labels of the rows wanted; None for all.
 
     Returns:
       The rows of the table, the teacher's first.
     """
-    root, plan = Path(workdir), plans["rows"]
+    root = Path(workdir)
     config = {"networks": str([(x.module.width, x.module.layers) for x in (teacher, student)])}
-    judge = trained_on_answers(root / "teacher", teacher, world, plans["teacher"], seed=0, config=config)
-    starts = [
-        trained_on_answers(root / "warmup" / f"seed_{seed}", student, world, plans["warmup"], seed=seed, config=config)
-        for seed in range(seeds)
-    ]
-    rows = [common.Row("teacher", {k: [v] for k, v in answered(teacher, world.test, world)({"params": judge}).items()})]
-    kept: dict[str, list[list[dict[str, Any]]]] = {}
-    for label, (revision, distance) in arms(plan.share).items():
-        if only is not None and label not in only:
-            continue
-        shared = method(student, teacher, plan, revision, distance)
-        figures, kept[label] = [], []
-        for seed, start in enumerate(starts):
-            folder = root / "_".join(label.replace("+", "and").replace(",", "").split()) / f"seed_{seed}"
-            distiller = finetune.starting_from(shared, {"params": start})
-            variables, lines = fit(folder, distiller, student, judge, world, plan, seed=seed, **config)
-            kept[label].append(lines)
-            figures.append(
-                {
-                    **answered(student, world.test, world)(variables),
-                    "teacher_nats": judged(student, variables, teacher, judge, world),
-                    "kept_mass": mean_of(lines, "train/kept_mass"),
-                    "corrected": mean_of(lines, "train/corrected", "train/written")
-                    if revision.correct
-                    else float("nan"),
-                }
-            )
-        rows.append(common.Row(label, {key: [one[key] for one in figures if np.isfinite(one[key])] for key in COLUMNS}))
+    (judge,) = trained_on_answers([root / "teacher"], teacher, world, plans["teacher"], **config)
+    folders = [root / "warmup" / f"seed_{seed}" for seed in range(seeds)]
+    starts = trained_on_answers(folders, student, world, plans["warmup"], **config)
+    lesson = Lesson(student, teacher, judge, starts, world, plans["rows"], {**config, "plans": str(plans)})
+    found = learn_all(root, lesson, replay, only)
+    best = {key: [value] for key, value in answered(teacher, world.test, world)({"params": judge}).items()}
+    rows = [common.Row("teacher", best), *(learnt.row for learnt in found.values())]
     title = f"instructions: decoders of width {student.module.width} learn from one of width {teacher.module.width}"
     if train.distributed.primary():
         common.write_results(workdir, title, rows, columns=COLUMNS, rule=RULE)
-        plot(root / "semantic_revision.png", kept, rows)
+        plot(root / "semantic_revision.png", found, rows)
         common.print_table(title, rows, columns=COLUMNS, rule=RULE)
     return rows
 
 
-def plot(path: Path, kept: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], rows: Sequence[common.Row]) -> None:
-    """Draws ROUGE-L of each row, the mass within the band, and how large the terms are, over the steps."""
+PANELS = {
+    "train/kept_mass": ("teacher's mass within the band", "linear"),
+    "train/loss/spans": ("distance of phrases", "log"),
+    "train/share": ("share of steps on own texts (adaptive)", "linear"),
+    "validation/nats": ("validation: nats a byte", "log"),
+}
+
+
+def plot(path: Path, found: Mapping[str, Learnt], rows: Sequence[common.Row]) -> None:
+    """Draws ROUGE-L of each row, and over the steps the band's mass, the phrases' distance, the share, the loss."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 4.4), layout="constrained")
+    figure = Figure(figsize=(19, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3)
+    first, *others = figure.subplots(1, 1 + len(PANELS))
     for place, row in enumerate(rows):
         values = [100 * value for value in row.values["rouge_l"]]
-        left.scatter(values, [place] * len(values), s=14, color="black", alpha=0.5)
-        left.errorbar(np.mean(values), place, xerr=np.std(values), fmt="o", capsize=3)
-    left.set_yticks(range(len(rows)), [row.label for row in rows])
-    left.invert_yaxis()
-    left.set(xlabel="ROUGE-L of greedy test answers (%)")
-    for index, (label, runs) in enumerate(kept.items()):
-        for axes, name in ((middle, "train/kept_mass"), (right, "train/loss/spans")):
-            steps = [line["step"] for line in runs[0] if name in line]
-            if steps:
-                curves = [[line[name] for line in lines if name in line] for lines in runs]
+        first.scatter(values, [place] * len(values), s=14, color="black", alpha=0.5, zorder=3)
+        first.errorbar(np.mean(values), place, xerr=np.std(values), fmt="o", capsize=3, color=f"C{max(0, place - 1)}")
+    first.set_yticks(range(len(rows)), [row.label for row in rows])
+    first.invert_yaxis()
+    first.set(xlabel="ROUGE-L of greedy test answers (%)")
+    for axes, (name, (title, scale)) in zip(others, PANELS.items(), strict=True):
+        for index, (label, learnt) in enumerate(found.items()):
+            steps = [line["step"] for line in learnt.lines[0] if name in line]
+            curves = [[line[name] for line in lines if name in line] for lines in learnt.lines]
+            if steps and np.any(curves):
                 axes.plot(steps, np.mean(curves, 0), color=f"C{index}", label=label)
-    middle.set(xlabel="step", ylabel="teacher's mass within the band", ylim=(0, 1.02))
-    right.set(xlabel="step", ylabel="span correlation", yscale="log")
-    for axes in (left, middle, right):
+        axes.set(xlabel="step", title=title, yscale=scale)
+    for axes in (first, *others):
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize=8)
+    others[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=130)
 
 
@@ -370,20 +358,19 @@ def main() -> None:
     smoke = FLAGS.smoke
     for name in ("teacher_learning_rate", "learning_rate"):
         _check.positive(f"--{name}", FLAGS[name].value)
-    rest = (
-        min(FLAGS.batch_size, 12) if smoke else FLAGS.batch_size,
-        FLAGS.share,
-        FLAGS.progress and train.distributed.primary(),
-    )
+    rest = min(FLAGS.batch_size, 12) if smoke else FLAGS.batch_size, FLAGS.progress and train.distributed.primary()
     rates = {"teacher": FLAGS.teacher_learning_rate, "warmup": FLAGS.learning_rate, "rows": FLAGS.learning_rate}
     steps = {"teacher": FLAGS.teacher_steps, "warmup": FLAGS.warmup_steps, "rows": FLAGS.steps}
     num_train, num_test = (60, 24) if smoke else (FLAGS.num_train, 240)
+    epoch = max(1, num_train // rest[0])
+    replay = sr.Revision(False, 0.0, False, FLAGS.share, every=epoch, tolerance=FLAGS.tolerance, floor=FLAGS.floor)
     run(
         FLAGS.workdir,
         make_world(num_train, max_words=1 if smoke else FLAGS.max_words, num_test=num_test),
         teacher=language(16, 1) if smoke else language(FLAGS.teacher_width, FLAGS.teacher_layers),
         student=language(8, 1) if smoke else language(FLAGS.width, FLAGS.layers),
         plans={name: Plan(min(steps[name], 10) if smoke else steps[name], rates[name], *rest) for name in steps},
+        replay=replay,
         seeds=1 if smoke else FLAGS.seeds,
         only=SMOKE if smoke else None,
     )
