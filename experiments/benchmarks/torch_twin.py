@@ -178,21 +178,8 @@ def make_step(
     params = list(student.parameters())
     buffers = [[torch.zeros_like(p) for p in params] for _ in range(2 if method == "dot" else 1)]
     decays = (momentum - delta, momentum + delta) if method == "dot" else (momentum,)
-
-    def losses(x: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=bfloat16):
-            logits = student(x).float()
-        task = task_weight * F.cross_entropy(logits, labels)
-        soft, wanted = (F.log_softmax(z / temperature, dim=1) for z in (logits, targets))
-        divergence = F.kl_div(soft, wanted, reduction="batchmean", log_target=True)
-        return task, distill_weight * temperature**2 * divergence
-
-    def answer(x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16, enabled=bfloat16):
-            return teacher(x).float()  # type: ignore[misc]
-
-    if teacher is not None:
-        teacher.eval()
+    losses = _losses(student, bfloat16, temperature, task_weight, distill_weight)
+    answer = _answer(teacher, bfloat16)
     if compile:
         functorch.donated_buffer = False  # the graph is pulled back twice
         losses, answer = torch.compile(losses), torch.compile(answer)
@@ -203,18 +190,51 @@ def make_step(
             gradients = [torch.autograd.grad(task, params, retain_graph=True), torch.autograd.grad(distill, params)]
         else:
             gradients = [torch.autograd.grad(task + distill, params)]
-        with torch.no_grad():
-            for buffer, decay, gradient in zip(buffers, decays, gradients, strict=True):
-                torch._foreach_mul_(buffer, decay)
-                torch._foreach_add_(buffer, gradient)
-            torch._foreach_add_(buffers[0], params, alpha=weight_decay)
-            for buffer in buffers:
-                torch._foreach_add_(params, buffer, alpha=-learning_rate)
+        _descend(params, buffers, decays, gradients, learning_rate, weight_decay)
         if DEVICE == "cuda":
             torch.cuda.synchronize()
         return task.detach(), distill.detach()
 
     return step
+
+
+def _losses(student: nn.Module, bfloat16: bool, temperature: float, task_weight: float, distill_weight: float) -> Any:
+    """Both losses of a batch and the teacher's logits of it."""
+
+    def losses(x: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=bfloat16):
+            logits = student(x).float()
+        task = task_weight * F.cross_entropy(logits, labels)
+        soft, wanted = (F.log_softmax(z / temperature, dim=1) for z in (logits, targets))
+        divergence = F.kl_div(soft, wanted, reduction="batchmean", log_target=True)
+        return task, distill_weight * temperature**2 * divergence
+
+    return losses
+
+
+def _answer(teacher: nn.Module | None, bfloat16: bool) -> Any:
+    """The frozen teacher's logits."""
+    if teacher is not None:
+        teacher.eval()
+
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16, enabled=bfloat16):
+            return teacher(x).float()  # type: ignore[misc]
+
+    return answer
+
+
+@torch.no_grad()
+def _descend(
+    params: Any, buffers: Any, decays: Sequence[float], gradients: Any, learning_rate: float, weight_decay: float
+) -> None:
+    """One momentum a gradient, the weight decay in the first."""
+    for buffer, decay, gradient in zip(buffers, decays, gradients, strict=True):
+        torch._foreach_mul_(buffer, decay)
+        torch._foreach_add_(buffer, gradient)
+    torch._foreach_add_(buffers[0], params, alpha=weight_decay)
+    for buffer in buffers:
+        torch._foreach_add_(params, buffer, alpha=-learning_rate)
 
 
 def batch(images: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:

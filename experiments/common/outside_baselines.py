@@ -75,20 +75,13 @@ def ps_kd(
     """
     del teacher
 
-    def objective(ours: Outputs, before: Outputs, batch: Batch) -> Mapping[str, jax.Array]:
-        targets = jax.nn.softmax(before.logits)
-        return {
-            "task": losses.cross_entropy(ours.logits, batch["label"]),
-            "distill": losses.soft_cross_entropy(ours.logits, targets),
-        }
-
     def share(step: Any) -> jax.Array:
         return alpha * jnp.asarray(step // steps_per_epoch, jnp.float32) / (steps / steps_per_epoch)
 
     inner = distill(
         student=student,
         teacher=student,
-        objective=objective,
+        objective=_labels_and_before,
         optimizer=optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum)),
         transform=transform,
         accumulate=accumulate,
@@ -108,3 +101,11 @@ def ps_kd(
         return ProgressiveState(after, previous), metrics
 
     return Distiller(init, step, lambda state: inner.student(state.inner))
+
+
+def _labels_and_before(ours: Outputs, before: Outputs, batch: Batch) -> Mapping[str, jax.Array]:
+    """Cross-entropy with the labels, and with what the student said before."""
+    return {
+        "task": losses.cross_entropy(ours.logits, batch["label"]),
+        "distill": losses.soft_cross_entropy(ours.logits, jax.nn.softmax(before.logits)),
+    }

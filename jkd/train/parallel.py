@@ -81,8 +81,8 @@ def jit_placement(
     count = mesh.shape["data"] * mesh.shape["fsdp"]
     shard = _shard_of_process(split, count)
 
-    def put_state(tree: Any) -> Any:
-        return _put(tree, shardings_of_part(tree, mesh, rules=rules, smallest=smallest))
+    def placed(tree: Any) -> Any:
+        return shardings_of_part(tree, mesh, rules=rules, smallest=smallest)
 
     def put_teacher(tree: Any) -> Any:
         tree = _cast(tree, teacher_dtype)
@@ -96,21 +96,28 @@ def jit_placement(
 
     def init(fun: Callable[..., Any], key: jax.Array, batch: Any) -> Any:
         args = _put(key, NamedSharding(mesh, PartitionSpec())), put_batch(batch)
-        placed = shardings_of_part(jax.eval_shape(fun, *args), mesh, rules=rules, smallest=smallest)
-        return jax.jit(fun, out_shardings=placed, compiler_options=_once())(*args)
+        return jax.jit(fun, out_shardings=placed(jax.eval_shape(fun, *args)), compiler_options=_once())(*args)
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
-        compiled: list[Callable[..., Any]] = []
+        return _compiled_late(step, mesh, lambda carry: shardings(carry, mesh, rules=rules, smallest=smallest))
 
-        def advance(carry: Any, teacher: Any, batch: Any) -> Any:
-            if not compiled:
-                compiled.append(jit_step(step, shardings(carry, mesh, rules=rules, smallest=smallest)))
-            with jax.set_mesh(mesh):
-                return compiled[0](carry, teacher, batch)
-
-        return advance
+    def put_state(tree: Any) -> Any:
+        return _put(tree, placed(tree))
 
     return Placement(count, shard, put_state, put_teacher, put_batch, init, compile_step, lambda tree: tree)
+
+
+def _compiled_late(step: Callable[..., Any], mesh: Mesh, placed: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The step's program, made when its carry is known."""
+    compiled: list[Callable[..., Any]] = []
+
+    def advance(carry: Any, teacher: Any, batch: Any) -> Any:
+        if not compiled:
+            compiled.append(jit_step(step, placed(carry)))
+        with jax.set_mesh(mesh):
+            return compiled[0](carry, teacher, batch)
+
+    return advance
 
 
 def _once() -> dict[str, Any] | None:
@@ -166,6 +173,9 @@ def pmap_placement(
         copies = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), jax.tree.map(jnp.asarray, tree))
         return jax.device_put(copies, stacked)  # what a checkpoint gave back is committed to one device
 
+    def put_teacher(tree: Any) -> Any:
+        return replicate(_cast(tree, teacher_dtype))
+
     def put_batch(batch: Any) -> Any:
         _check_divisible(batch, count)
         return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), batch)
@@ -183,16 +193,7 @@ def pmap_placement(
     def single(tree: Any) -> Any:
         return jax.tree.map(lambda x: x[0], tree)
 
-    return Placement(
-        count,
-        (0, 1),
-        replicate,
-        lambda tree: replicate(_cast(tree, teacher_dtype)),
-        put_batch,
-        init,
-        compile_step,
-        single,
-    )
+    return Placement(count, (0, 1), replicate, put_teacher, put_batch, init, compile_step, single)
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
