@@ -51,7 +51,7 @@ def make_world(num_train: int, *, size: int = 32, max_objects: int = 2, gallery:
     length = {1: 8, 2: 16, 3: 24}[max_objects]
 
     def gallery_of(seed: int, split: str, count: int) -> Gallery:
-        drawn = shapes.shapes_scenes(seed, 5 * count, split=split, size=size, max_objects=max_objects)
+        drawn = shapes.shapes_scenes(seed, max(5 * count, 1000), split=split, size=size, max_objects=max_objects)
         scenes = drawn.take(shapes.distinct_subset(drawn, count))
         text = shapes.shapes_captions(scenes, seed, length=length)
         return Gallery(scenes, text, shapes.hard_negative_captions(scenes, seed, num=15, length=length))

@@ -137,50 +137,16 @@ def swiftbrush(
     _check.within("drop", drop, 0, 1)
     _check.within("ema_decay", ema_decay, 0, 1)
     _check.not_negative("fake_steps", fake_steps)
-    levels = diffusion.sigmas_of(diffusion.ddpm_schedule()) if sigmas is None else np.asarray(sigmas, np.float64)
-    if levels.ndim != 1 or len(levels) < 2 or levels[0] <= 0 or not (np.diff(levels) > 0).all():
-        raise ValueError("sigmas must be noise levels in rising order, at least two, all positive.")
-    parts = _Parts(student, teacher, fake, num_classes, guidance, sigma_init, levels, weighting, drop, alpha)
-    chains = [
-        optim.standard_promotion(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, *betas)))
-        for rate in (learning_rate, fake_learning_rate)
-    ]
+    parts = _Parts(
+        student, teacher, fake, sample_shape, num_classes, guidance, sigma_init, _levels(sigmas), weighting, fake_steps,
+        drop, rank, alpha, modules, ema_decay, _adam(learning_rate, betas), _adam(fake_learning_rate, betas),
+    )  # fmt: skip
 
     def init(key: Array, batch: Batch) -> SwiftBrushState:
-        student_key, fake_key, run_key = jax.random.split(key, 3)
-        label = _conditions(batch)
-        asked = Noisy(jnp.zeros((label.shape[0], *sample_shape)), jnp.ones(label.shape[0]), label)
-        params = student.init(student_key, asked)["params"]
-        second: Any = {}
-        if fake_steps and fake is not None:
-            second = fake.init(fake_key, asked)["params"]
-        elif fake_steps:
-            shapes = jax.eval_shape(teacher.init, fake_key, asked)["params"]
-            second = init_adapters(fake_key, shapes, rank=rank, modules=modules)
-        opts = chains[0].init(params), chains[1].init(second)
-        return SwiftBrushState(jnp.int32(0), run_key, params, second, jax.tree.map(jnp.copy, params), *opts)
+        return _begun(parts, key, _conditions(batch))
 
     def step(state: SwiftBrushState, teacher_variables: Variables, batch: Batch) -> tuple[SwiftBrushState, Metrics]:
-        frozen, label = jax.lax.stop_gradient(teacher_variables), _conditions(batch)
-        draw_key, judge_key, learn_key = jax.random.split(axis.own_key(jax.random.fold_in(state.key, state.step)), 3)
-        noise = jax.random.normal(draw_key, (label.shape[0], *sample_shape))
-
-        def judged(params: Any) -> tuple[Array, Array]:
-            samples = generate(student, {"params": params}, noise, label, sigma_init=sigma_init)
-            return _judge(parts, samples, frozen, state.fake, label, judge_key, bool(fake_steps)), samples
-
-        (loss, samples), gradient = jax.value_and_grad(judged, has_aux=True)(state.generator)
-        moved = _advance(chains[0], state.generator, state.generator_opt, axis.all_mean(gradient))
-        samples, second, followed = jax.lax.stop_gradient(samples), (state.fake, state.fake_opt), jnp.float32(0)
-        for key in jax.random.split(learn_key, fake_steps) if fake_steps else ():
-            fake_loss = _follow(parts, samples, frozen, label, key)
-            followed, gradient = jax.value_and_grad(fake_loss)(second[0])
-            second = _advance(chains[1], *second, axis.all_mean(gradient))
-        decay = jnp.where(state.step > 0, jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step)), 0)
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, moved[0])
-        after = SwiftBrushState(state.step + 1, state.key, moved[0], second[0], ema, moved[1], second[1])
-        found = {"generator": loss, **({"fake": followed} if fake_steps else {})}
-        return _settled(state, after, axis.all_mean(found))
+        return _stepped(parts, state, jax.lax.stop_gradient(teacher_variables), _conditions(batch))
 
     def deployed(state: SwiftBrushState) -> Variables:
         return {"params": state.ema}
@@ -189,18 +155,75 @@ def swiftbrush(
 
 
 class _Parts(NamedTuple):
-    """What a step is composed of: the arguments of `swiftbrush` of those names."""
+    """What a step is composed of: the arguments of `swiftbrush` of those names, and each network's optimiser."""
 
     student: Model
     teacher: Model
     fake: Model | None
+    sample_shape: tuple[int, ...]
     num_classes: int
     guidance: float
     sigma_init: float
     levels: np.ndarray
     weighting: Weighting
+    fake_steps: int
     drop: float
+    rank: int
     alpha: float
+    modules: str
+    ema_decay: float
+    generator_optimizer: optax.GradientTransformation
+    fake_optimizer: optax.GradientTransformation
+
+
+def _adam(rate: optax.ScalarOrSchedule, betas: tuple[float, float]) -> optax.GradientTransformation:
+    """Adam of clipped gradients."""
+    return optim.standard_promotion(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, *betas)))
+
+
+def _levels(sigmas: Any) -> np.ndarray:
+    """The noise levels, checked; without any those of Stable Diffusion."""
+    levels = diffusion.sigmas_of(diffusion.ddpm_schedule()) if sigmas is None else np.asarray(sigmas, np.float64)
+    if levels.ndim != 1 or len(levels) < 2 or levels[0] <= 0 or not (np.diff(levels) > 0).all():
+        raise ValueError("sigmas must be noise levels in rising order, at least two, all positive.")
+    return levels
+
+
+def _begun(parts: _Parts, key: Array, label: Array) -> SwiftBrushState:
+    """The first state."""
+    student_key, fake_key, run_key = jax.random.split(key, 3)
+    asked = Noisy(jnp.zeros((label.shape[0], *parts.sample_shape)), jnp.ones(label.shape[0]), label)
+    params = parts.student.init(student_key, asked)["params"]
+    second: Any = {}
+    if parts.fake_steps and parts.fake is not None:
+        second = parts.fake.init(fake_key, asked)["params"]
+    elif parts.fake_steps:
+        shapes = jax.eval_shape(parts.teacher.init, fake_key, asked)["params"]
+        second = init_adapters(fake_key, shapes, rank=parts.rank, modules=parts.modules)
+    opts = parts.generator_optimizer.init(params), parts.fake_optimizer.init(second)
+    return SwiftBrushState(jnp.int32(0), run_key, params, second, jax.tree.map(jnp.copy, params), *opts)
+
+
+def _stepped(parts: _Parts, state: SwiftBrushState, frozen: Variables, label: Array) -> tuple[SwiftBrushState, Metrics]:
+    """A step of both networks: the fake learns from the samples that the student has just been judged by."""
+    draw_key, judge_key, learn_key = jax.random.split(axis.own_key(jax.random.fold_in(state.key, state.step)), 3)
+    noise = jax.random.normal(draw_key, (label.shape[0], *parts.sample_shape))
+
+    def judged(params: Any) -> tuple[Array, Array]:
+        samples = generate(parts.student, {"params": params}, noise, label, sigma_init=parts.sigma_init)
+        return _judge(parts, samples, frozen, state.fake, label, judge_key), samples
+
+    (loss, samples), gradient = jax.value_and_grad(judged, has_aux=True)(state.generator)
+    moved = _advance(parts.generator_optimizer, state.generator, state.generator_opt, axis.all_mean(gradient))
+    fixed, second, found = jax.lax.stop_gradient(samples), (state.fake, state.fake_opt), {"generator": loss}
+    for key in jax.random.split(learn_key, parts.fake_steps) if parts.fake_steps else ():
+        fake_loss = _follow(parts, fixed, frozen, label, key)
+        found["fake"], gradient = jax.value_and_grad(fake_loss)(second[0])
+        second = _advance(parts.fake_optimizer, *second, axis.all_mean(gradient))
+    decay = jnp.where(state.step > 0, jnp.minimum(parts.ema_decay, (1 + state.step) / (10 + state.step)), 0)
+    ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, moved[0])
+    after = SwiftBrushState(state.step + 1, state.key, moved[0], second[0], ema, moved[1], second[1])
+    return _settled(state, after, axis.all_mean(found))
 
 
 def _conditions(batch: Batch) -> Array:
@@ -242,16 +265,14 @@ def _noised(parts: _Parts, samples: Array, key: Array, low: float, high: float) 
     return samples + rows(sigma, samples) * noise, sigma, noise
 
 
-def _judge(
-    parts: _Parts, samples: Array, frozen: Variables, fake: Any, condition: Array, key: Array, followed: bool
-) -> Array:
+def _judge(parts: _Parts, samples: Array, frozen: Variables, fake: Any, condition: Array, key: Array) -> Array:
     """The student's loss."""
     fixed = jax.lax.stop_gradient(samples)
-    noisy, sigma, noise = _noised(parts, fixed, key, 0.02, 0.98)
+    noisy, sigma, noise = _noised(parts, fixed, key, 0.02, 0.981)
     scale = rows(sigma, noisy)
     theirs = _guided(parts, lambda c: _denoise(parts.teacher, frozen, noisy, sigma, c), condition)
     own = noise
-    if followed:
+    if parts.fake_steps:
         said = _guided(parts, lambda c: _fake_denoise(parts, frozen, fake, noisy, sigma, c), condition)
         own = (noisy - said) / scale
     pull = jnp.nan_to_num((noisy - theirs) / scale - own, posinf=0.0, neginf=0.0)
