@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     QUICK["xla_cpu_use_fusion_emitters"] = False  # a third of the time; XLA no longer has the choice from 0.11 on
 
