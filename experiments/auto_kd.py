@@ -4,11 +4,12 @@
 
 trains on MNIST-1D a convolutional teacher, searches a loss for a student of a quarter of its width (a chain of
 transforms, a distance, a weight, a temperature; `jkd.methods.auto_kd.LEVELS`) at random, by Monte Carlo tree search and
-by Parzen estimators, each with 60 proxy trainings (a fifth of the examples, 100 steps, half of the weights), rewarded
+by Parzen estimators, each with 60 proxy trainings (a fifth of the examples, 200 steps, half of the weights), rewarded
 for what they do on the validation split, and then trains the student in full: alone, with KD, with a hint, with
-attention transfer, and with the loss that each search found. Ten random candidates are trained in full as well, to see
-whether their rewards say anything. It writes `results.json`, `search.json`, `tree.png`, `rewards.png`, `curves.png` and
-`chart.png` into `--workdir`; a search that is stopped goes on where it was.
+attention transfer, with the loss that each search found, and with the tree's best on maps applied to every stage. Ten
+random candidates are trained in full as well, to see whether their rewards say anything. It writes `results.json`,
+`search.json`, `tree.png`, `rewards.png`, `curves.png` and `chart.png` into `--workdir`; a search that is stopped goes
+on where it was.
 
 Not measured yet.
 """
@@ -36,6 +37,7 @@ from jkd.train import workdir as workdirs
 FLAGS = flags.FLAGS
 COLUMNS = {"agreement": ("agrees with the teacher (%)", 100.0, 2)}
 REWARD = {"reward": ("proxy reward, its two seeds", 1.0, 3)}
+LAYERED = "MCTS's best on maps, all stages"
 SEARCHES = {"random": search.random_search, "MCTS": search.mcts, "TPE": search.tpe_search}
 
 
@@ -57,7 +59,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("search_seed", 0, "Seed of the searches.", 0)
     flags.DEFINE_integer("ranked", 10, "Random candidates trained in full, for the correlation with their rewards.", 0)
     flags.DEFINE_float("proxy_share", 0.2, "Share of the training examples in a proxy training.", 0.01, 1)
-    flags.DEFINE_integer("proxy_steps", 100, "Steps of a proxy training.", 1)
+    flags.DEFINE_integer("proxy_steps", 200, "Steps of a proxy training.", 1)
     flags.DEFINE_float("learning_share", 0.5, "Share of each matrix that learns in a proxy training.", 0, 1)
     flags.DEFINE_float("gap_weight", 1.0, "Weight of the representation gap in the reward.", 0)
     flags.DEFINE_bool("normalize", False, "Divide each candidate's distance by its value in the first step.")
@@ -131,24 +133,63 @@ def searched(
 
 
 def arms(
-    found: Mapping[str, search.SearchResult], learning_rate: float, temperature: float, weight_decay: float, plan: Plan
+    found: Mapping[str, search.SearchResult],
+    plan: Plan,
+    *,
+    learning_rate: float,
+    temperature: float,
+    weight_decay: float,
+    stages: int,
 ) -> dict[str, dict[str, Any]]:
-    """The rows."""
+    """The rows; `stages` is the number of the last stage that both networks have."""
     shared = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     rows: dict[str, dict[str, Any]] = {
         "student alone": {"method": "supervised"},
         "KD": {"method": "kd", "temperature": temperature},
-        "hint": {"method": "fitnet", "stage": 3},
-        "attention transfer": {"method": "at"},
+        "hint": {"method": "fitnet", "stage": stages, "distill_weight": 1.0},
+        "attention transfer": {"method": "at", "distill_weight": 10.0},
     }
     for name, result in found.items():
-        rows[f"best of {plan.budget}, {name}"] = candidate_arm(result.best, plan)
+        rows[best_label(name, plan)] = candidate_arm(result.best, plan)
     return {label: {**arm, **shared} for label, arm in rows.items()}
+
+
+def stage_weights(splits: data.Splits, module: Any, frozen: common.Teacher) -> tuple[float, ...]:
+    """Weights of all stages that both networks have, by their gap before the training; of validation examples."""
+    student = jkd.from_linen(module, taps=classic.TAPS)
+    rows = splits.validation.select(np.arange(min(len(splits.validation), 500)))
+    inputs = prepared(rows, splits.transform).arrays["inputs"]
+    variables = jax.jit(student.init)(jax.random.key(0), inputs)
+    count = min(stages_of(model, inputs) for model in (student, frozen.model))
+    return auto_kd.layer_weights(student, variables, frozen.model, frozen.variables, inputs, count)
+
+
+def layered_arm(result: search.SearchResult, weights: Sequence[float], plan: Plan) -> dict[str, Any]:
+    """A search's best candidate on maps, on all stages; nothing if there is none."""
+    on_maps = [one for one in result.log if one.reward is not None and one.candidate[0] == "map"]
+    if not on_maps:
+        return {}
+    best = max(on_maps, key=lambda one: one.reward or 0.0).candidate
+    return {**candidate_arm(best, plan), "layer_weights": list(weights)}
+
+
+def stages_of(model: Any, inputs: Any) -> int:
+    """How many stages a network has."""
+
+    def maps(inputs: Any) -> Any:
+        return classic.stages(model.apply(model.init(jax.random.key(0), inputs), inputs, train=False)[0])
+
+    return len(jax.eval_shape(maps, inputs))
 
 
 def candidate_arm(candidate: Sequence[Any], plan: Plan) -> dict[str, Any]:
     """The full training of a candidate."""
     return {"method": "auto_kd", "candidate": list(candidate), "normalize": plan.normalize}
+
+
+def best_label(name: str, plan: Plan) -> str:
+    """The row of what a search found."""
+    return f"best of {plan.budget}, {name}"
 
 
 def measure(bench: common.Bench, variables: Variables, answers: outputs.Answers) -> Mapping[str, float]:
@@ -210,16 +251,21 @@ def run(
     frozen = study.train_teacher(setting, splits, networks, teacher_arguments)
     module = common.network("student", networks.student, splits.num_classes, networks.student_width)
     found = searched(setting, splits, module, frozen, plan)
-    rows = arms(found, learning_rate, temperature, setting.weight_decay, plan)
+    shared = {"learning_rate": learning_rate, "weight_decay": setting.weight_decay}
+    weights = stage_weights(splits, module, frozen)
+    rows = arms(found, plan, temperature=temperature, stages=len(weights), **shared)
+    layered = layered_arm(found["MCTS"], weights, plan)
+    if layered:
+        rows[LAYERED] = {**layered, **shared}
     table = study.study(
         setting, splits, networks, frozen, rows, seeds=seeds, temperature=temperature, measure=measure, columns=COLUMNS
     )
-    for row, result in zip(table.rows[-len(found) :], found.values(), strict=True):
+    by_label = {row.label: row for row in table.rows}
+    for name, result in found.items():
         both = [
             next(one.reward for one in part if one.candidate == result.best) for part in (result.log, result.confirmed)
         ]
-        row.values["reward"] = [reward for reward in both if reward is not None]
-    shared = {"learning_rate": learning_rate, "weight_decay": setting.weight_decay}
+        by_label[best_label(name, plan)].values["reward"] = [reward for reward in both if reward is not None]
     ranks = ranking(table.bench, found["random"].log, plan, shared)
     study.write(table, {**COLUMNS, **REWARD})
     report(Path(setting.workdir), found, ranks)

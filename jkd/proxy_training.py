@@ -72,8 +72,10 @@ def proxy_reward(
 ) -> Callable[[Any, int], float]:
     """What a candidate is worth: the held-out loss and the representation gap after a short training.
 
-    `R = -CE_heldout(student) - beta (1 - CKA(F_s, F_t))`, F the features `pooled` of held-out examples. The training is
-    that of `jkd.distill` with the objective and `proxy.optimizer()`. The teacher is asked once, here; all candidates
+    `R = -min(CE_heldout(student), log C) - beta (1 - CKA(F_s, F_t))`, F the features `pooled` of held-out examples. A
+    student worse than guessing counts as guessing: otherwise a single one that is sure and wrong would leave no
+    difference between all others once rewards are scaled to [0, 1]. The training is that of `jkd.distill` with the
+    objective and `proxy.optimizer()`. The teacher is asked once, here; all candidates
     start from the same student, and from the same parameters of the objective where these have the same names and
     shapes, and take the same batches in the same order. A candidate whose program cannot be built, whose first loss or
     whose result is not finite is invalid.
@@ -140,7 +142,8 @@ def _network(student: Model, optimizer: optax.GradientTransformation, keep: Call
     def judge(variables: Variables, inputs: Array, labels: Array, theirs: Array) -> tuple[Array, Array]:
         outputs = student.apply(variables, inputs, train=False)[0]
         loss = losses.cross_entropy(outputs.logits, labels).mean()
-        return loss, metrics.linear_cka(outputs.features["pooled"], theirs)
+        guessing = jnp.log(jnp.asarray(outputs.logits.shape[-1], loss.dtype))
+        return jnp.minimum(loss, guessing), metrics.linear_cka(outputs.features["pooled"], theirs)
 
     return _Network(jax.jit(start), jax.jit(forward), jax.jit(backward), jax.jit(judge))
 
