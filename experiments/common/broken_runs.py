@@ -82,16 +82,22 @@ def start(function: Callable[..., None], *arguments: Any, log: Path, timeout: fl
     Returns:
       The exit code; None if it did not end in time.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    child = context.Process(target=_child, args=(function, arguments, str(log)))
-    child.start()
+    child = launch(function, *arguments, log=log)
     child.join(timeout)
     if child.is_alive():
         child.kill()
         child.join()
         return None
     return child.exitcode
+
+
+def launch(function: Callable[..., None], *arguments: Any, log: Path) -> multiprocessing.process.BaseProcess:
+    """The same without waiting for its end: several that need each other run at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    child = context.Process(target=_child, args=(function, arguments, str(log)))
+    child.start()
+    return child
 
 
 def unbroken(workdir: str, steps: int) -> None:

@@ -1,8 +1,7 @@
-"""One process of a run of several: `python -m tests.scale.process WORKDIR COORDINATOR NUM ID [DIES_AT]`."""
+"""One process of a run of several."""
 
 import os
 import signal
-import sys
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from jkd import data, train
 from jkd.train import distributed
 from tests import worlds
+from tests.quick import XLA_FLAGS
 
 STEPS = 32
 MESH = "data:2,fsdp:2"
@@ -46,9 +46,10 @@ def fit(workdir, dies_at=-1):
     return jax.tree.map(np.asarray, distributed.whole(distiller.student(result.state)))
 
 
-if __name__ == "__main__":
-    workdir, coordinator, number, index, *rest = sys.argv[1:]
-    distributed.join(coordinator, int(number), int(index), timeout=60)
-    variables = fit(workdir, int(rest[0]) if rest else -1)
+def run(workdir, devices, coordinator, number, index, dies_at=-1):
+    """What a process does, with its share of the devices; the first leaves the student's weights."""
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {XLA_FLAGS}"
+    distributed.join(coordinator, number, index, timeout=60)
+    variables = fit(workdir, dies_at)
     if distributed.primary():
         np.savez(os.path.join(workdir, "student.npz"), *jax.tree.leaves(variables))

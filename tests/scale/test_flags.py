@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from experiments.common.scale import Scale
 from jkd import nets
+from tests.quick import XLA_FLAGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,11 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_flags_that_contradict_end_with_a_line(flags, text, tmp_path):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {XLA_FLAGS}",
+    }
     done = subprocess.run(
         [sys.executable, "-m", "experiments.dot", "--smoke", f"--workdir={tmp_path}", *flags],
         cwd=ROOT,

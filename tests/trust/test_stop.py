@@ -4,8 +4,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from experiments.common import broken_runs
 from experiments.common.app import run_app
 from jkd.train import signals
+from tests.trust import two_processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,24 +65,21 @@ def test_handlers_are_put_back():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_several_processes_stop_after_the_same_step():
+def test_several_processes_stop_after_the_same_step(tmp_path):
     """Only one of them gets the signal."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, str(Path(__file__).with_name("two_processes.py"))]
-    processes = [
-        subprocess.Popen(
-            [*command, str(index), port], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    said = [tmp_path / f"{index}.txt" for index in (0, 1)]
+    both = [
+        broken_runs.launch(two_processes.run, index, port, str(said[index]), log=tmp_path / f"{index}.log")
         for index in (0, 1)
     ]
-    ended = [(*process.communicate(timeout=120), process.returncode) for process in processes]
-    (first, _, code), (second, _, other) = ended
-    assert code == other == 143, ended
-    first, second = first.splitlines()[-1], second.splitlines()[-1]  # Gloo prints before
-    assert first == second, ended
+    for each in both:
+        each.join(120)
+    assert [each.exitcode for each in both] == [143, 143], [log.read_text() for log in tmp_path.glob("*.log")]
+    first, second = (path.read_text() for path in said)
+    assert first == second
     step = int(first.split()[0])
     assert step >= 13 and step % signals.AGREE_EVERY == 0
 

@@ -1,16 +1,19 @@
 """One of two processes whose runs stop together; `test_stop` starts both."""
 
-import sys
+import os
+from pathlib import Path
 
 import jax
 
 from experiments.common import broken_runs
 from jkd import train
 from tests import worlds
+from tests.quick import XLA_FLAGS
 
 
-def main(index: int, port: str) -> None:
-    """Runs until a signal that only the second process gets."""
+def run(index: int, port: str, said: str) -> None:
+    """Runs until a signal that only the second process gets; writes the step and the code that it ended with."""
+    os.environ["XLA_FLAGS"] = XLA_FLAGS
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=index)
     placement = train.jit_placement(jax.local_devices())
@@ -27,9 +30,5 @@ def main(index: int, port: str) -> None:
             progress=False,
         )
     except train.Interrupted as stop:
-        print(stop.step, stop.code, flush=True)
+        Path(said).write_text(f"{stop.step} {stop.code}")
         raise
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
