@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,6 @@ from experiments.common import broken_runs
 from experiments.common.app import run_app
 from jkd.train import signals
 from tests.trust import two_processes
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kind", ["SIGTERM", "SIGINT", "two signals"])
