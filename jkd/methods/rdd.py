@@ -107,47 +107,10 @@ def rdd(
     optimizer = optim.standard_promotion(optax.adam(learning_rate, eps=1e-5))
 
     def init(key: Array, batch: Batch) -> RDDState:
-        policy_key, predictor_key, world_key, run_key = jax.random.split(key, 4)
-        params = _rows(batch)
-        worlds = control_tasks.begin(environment, world_key, params)
-        seen = jax.vmap(environment.observe)(worlds, params)
-        copies, width = seen.shape
-        held = {
-            "policy": policy.init(policy_key, seen)["params"],
-            "predictor": {} if bonus.teacher is None else predictor.init(predictor_key, seen)["params"],
-        }
-        few = jnp.float32(1e-4)
-        return RDDState(
-            jnp.int32(0),
-            run_key,
-            held,
-            optimizer.init(held),
-            worlds,
-            Moments(jnp.zeros(width), jnp.ones(width), few),
-            Moments(jnp.float32(0), jnp.float32(1), few),
-            jnp.zeros(copies),
-            jnp.zeros(environment.num_cells, jnp.int32),
-        )
+        return _begun(parts, optimizer, key, _rows(batch))
 
     def step(state: RDDState, teacher: Variables, batch: Batch) -> tuple[RDDState, Metrics]:
-        if axis.size() > 1:
-            raise ValueError("rdd keeps its environments in the state, which pmap would copy; use jit over a mesh.")
-        roll_key, draw_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        frozen = jax.lax.stop_gradient(teacher)
-        acted, made, paid = _act(parts, state, frozen, _rows(batch), (roll_key, draw_key))
-        params, opt_state, watched = ppo.improve(
-            _loss(parts, frozen),
-            state.params,
-            state.opt_state,
-            learn_key,
-            paid.seen,
-            optimizer=optimizer,
-            settings=settings,
-        )
-        after = acted._replace(params=params, opt_state=opt_state)
-        ok = terms.all_finite((params, watched))
-        after = jax.tree.map(lambda new, old: _either(ok, new, old), after, state)
-        return after._replace(step=state.step + 1), _metrics(made, paid, watched, after, ok)
+        return _advanced(parts, optimizer, state, jax.lax.stop_gradient(teacher), _rows(batch))
 
     def deployed(state: RDDState) -> Variables:
         return {"params": state.params["policy"]}
@@ -196,6 +159,54 @@ class _Paid(NamedTuple):
 
     seen: _Seen
     bonus: Array
+
+
+def _begun(parts: _Parts, optimizer: optax.GradientTransformation, key: Array, worlds: Any) -> RDDState:
+    """The state before the first step: copies at their starts, nothing seen, nothing paid."""
+    environment = parts.environment
+    policy_key, predictor_key, world_key, run_key = jax.random.split(key, 4)
+    copies = control_tasks.begin(environment, world_key, worlds)
+    seen = jax.vmap(environment.observe)(copies, worlds)
+    count, width = seen.shape
+    held = {
+        "policy": parts.policy.init(policy_key, seen)["params"],
+        "predictor": {} if parts.bonus.teacher is None else parts.predictor.init(predictor_key, seen)["params"],
+    }
+    few = jnp.float32(1e-4)
+    return RDDState(
+        jnp.int32(0),
+        run_key,
+        held,
+        optimizer.init(held),
+        copies,
+        Moments(jnp.zeros(width), jnp.ones(width), few),
+        Moments(jnp.float32(0), jnp.float32(1), few),
+        jnp.zeros(count),
+        jnp.zeros(environment.num_cells, jnp.int32),
+    )
+
+
+def _advanced(
+    parts: _Parts, optimizer: optax.GradientTransformation, state: RDDState, frozen: Variables, worlds: Any
+) -> tuple[RDDState, Metrics]:
+    """A rollout and the passes over it; nothing changes if what is learned is not finite."""
+    if axis.size() > 1:
+        raise ValueError("rdd keeps its environments in the state, which pmap would copy; use jit over a mesh.")
+    roll_key, draw_key, learn_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+    acted, made, paid = _act(parts, state, frozen, worlds, (roll_key, draw_key))
+    params, opt_state, watched = ppo.improve(
+        _loss(parts, frozen),
+        state.params,
+        state.opt_state,
+        learn_key,
+        paid.seen,
+        optimizer=optimizer,
+        settings=parts.settings,
+    )
+    after = acted._replace(params=params, opt_state=opt_state)
+    ok = terms.all_finite((params, watched))
+    after = jax.tree.map(lambda new, old: _either(ok, new, old), after, state)
+    return after._replace(step=state.step + 1), _metrics(made, paid, watched, after, ok)
 
 
 def _rows(batch: Batch) -> Any:
