@@ -133,15 +133,9 @@ def ssld(
         return SSLDState(both.init(key, _images(batch, jnp.int32(0))), jnp.int32(0))
 
     def step(state: SSLDState, teacher_variables: Any, batch: Batch) -> tuple[SSLDState, Metrics]:
-        inner = state.inner
-        stage = (inner.step >= first_steps).astype(jnp.int32) if first_steps else jnp.int32(0)
-        begins = stage != state.stage
-
-        def from_rest(leaf: jax.Array) -> jax.Array:
-            return jnp.where(begins, jnp.zeros_like(leaf), leaf)
-
-        rested = optax.tree_utils.tree_map_params(optimizer, from_rest, inner.opt_state)
-        after, metrics = both.step(inner._replace(opt_state=rested), teacher_variables, _images(batch, stage))
+        stage = (state.inner.step >= first_steps).astype(jnp.int32) if first_steps else jnp.int32(0)
+        rested = _at_rest(optimizer, state.inner, stage != state.stage)
+        after, metrics = both.step(rested, teacher_variables, _images(batch, stage))
         return SSLDState(after, stage), {**metrics, "stage": (stage.astype(jnp.float32), jnp.float32(1))}
 
     step.transform = transform  # type: ignore[attr-defined]  # what stored outputs must have been made with
@@ -249,6 +243,15 @@ def _two_stages(
     else:
         after = second if callable(second) else optax.constant_schedule(second)
     return optax.join_schedules([before, after], [first_steps])
+
+
+def _at_rest(optimizer: optax.GradientTransformation, state: DistillState, begins: jax.Array) -> DistillState:
+    """The state, with a momentum of zero where a stage begins."""
+
+    def from_rest(leaf: jax.Array) -> jax.Array:
+        return jnp.where(begins, jnp.zeros_like(leaf), leaf)
+
+    return state._replace(opt_state=optax.tree_utils.tree_map_params(optimizer, from_rest, state.opt_state))
 
 
 def _images(batch: Batch, stage: jax.Array) -> Batch:
