@@ -134,13 +134,7 @@ def ferkd(
     )
 
     def init(key: jax.Array, batch: Batch) -> DistillState:
-        seen = prepare(batch, transform, jax.random.key(0))
-        rest = {name: value for name, value in seen.items() if name != views.TEACHER}
-        outputs = jax.eval_shape(
-            lambda x: student.apply(student.init(jax.random.key(0), x), x, train=False)[0], rest["inputs"]
-        )
-        targets = jnp.zeros(outputs.logits.shape, jnp.float32)
-        return inner.init(key, {**rest, _TARGETS: targets, "mask": jnp.ones(targets.shape[0], bool)})
+        return inner.init(key, _with_form_of_targets(student, prepare(batch, transform, jax.random.key(0))))
 
     def step(state: DistillState, teacher_variables: Variables, batch: Batch) -> tuple[DistillState, Metrics]:
         augment_key, mix_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1))
@@ -152,6 +146,16 @@ def ferkd(
 
     step.transform = transform  # type: ignore[attr-defined]  # what stored outputs must have been made with
     return Distiller(init, step, inner.student)
+
+
+def _with_form_of_targets(student: Model, batch: Batch) -> Batch:
+    """A batch with targets in the form of the student's answers, all of which count."""
+    rest = {name: value for name, value in batch.items() if name != views.TEACHER}
+    outputs = jax.eval_shape(
+        lambda x: student.apply(student.init(jax.random.key(0), x), x, train=False)[0], rest["inputs"]
+    )
+    targets = jnp.zeros(outputs.logits.shape, jnp.float32)
+    return {**rest, _TARGETS: targets, "mask": jnp.ones(targets.shape[0], bool)}
 
 
 def _calibration(
