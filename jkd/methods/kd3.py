@@ -188,27 +188,25 @@ def kd3(
         contrast_weight=contrast_weight,
         contrast_temperature=contrast_temperature,
     )
+    shared = SharedClassifierStudent(student, teacher, hidden).model()
+    sides = _sides(shared, teacher, transform, contrast_weight > 0, concentration, noise)
+    optimizer = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+    inner = distill(**sides, objective=terms, optimizer=optimizer, accumulate=accumulate, metrics=metrics)
+    selection = Selection(pool, fraction, rows, every, student_weight, ramp, balance, surveys)
+    taught = with_teachers_classifier(inner, classifier)
+    return selecting(taught, student=shared, teacher=teacher, selection=selection, transform=transform)
+
+
+def _sides(
+    student: Model, teacher: Model, transform: Transform | None, styles: bool, concentration: float, noise: float
+) -> dict[str, Any]:
+    """Networks and transform as `distill` takes them, of images in one style or in both."""
     _check.positive("concentration", concentration)
     _check.not_negative("noise", noise)
-    shared = SharedClassifierStudent(student, teacher, hidden).model()
-    styles = contrast_weight > 0
-    inner = distill(
-        student=of_both(shared) if styles else shared,
-        teacher=of_images(teacher) if styles else teacher,
-        objective=terms,
-        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
-        transform=restyled(transform, concentration=concentration, noise=noise) if styles else transform,
-        accumulate=accumulate,
-        metrics=metrics,
-    )
-    selection = Selection(pool, fraction, rows, every, student_weight, ramp, balance, surveys)
-    return selecting(
-        with_teachers_classifier(inner, classifier),
-        student=shared,
-        teacher=teacher,
-        selection=selection,
-        transform=transform,
-    )
+    if not styles:
+        return {"student": student, "teacher": teacher, "transform": transform}
+    mix = restyled(transform, concentration=concentration, noise=noise)
+    return {"student": of_both(student), "teacher": of_images(teacher), "transform": mix}
 
 
 def with_teachers_classifier(inner: Distiller, path: str) -> Distiller:
