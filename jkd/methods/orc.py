@@ -184,37 +184,18 @@ def orc(
       Choi, Cho, Cheung, Hwang. [ORC: Network Group-based Knowledge Distillation using Online Role
       Change](https://arxiv.org/abs/2206.01186), ICCV 2023. Weights, rounding and order are reconstructed.
     """
-    names = (PIVOT, *(f"between_{i + 1}" for i in range(len(between))), STUDENT)
     _check.positive("temperature", temperature)
     _check.positive("mixup_alpha", mixup_alpha)
     _check.within("distill_weight", distill_weight, 0, 1)
-    _check.known("promotion", promotion, PROMOTIONS)
-    _check.within("num_temporary", num_temporary, 1, len(names) - 1)
+    models = {PIVOT: teacher, **{f"between_{i}": model for i, model in enumerate(between, 1)}, STUDENT: student}
+    roles = _roles(promotion, num_temporary, len(models))
     sgd = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
-    models = dict(zip(names, (teacher, *between, student), strict=True))
-    objectives = {name: taught(temperature=temperature, distill_weight=distill_weight) for name in names}
-    objectives[PIVOT] = studying
-    group = _Group(
-        models,
-        {
-            n: distill(student=m, objective=objectives[n], optimizer=sgd, accumulate=accumulate)
-            for n, m in models.items()
-        },
-        lambda found: assign_roles(
-            found if promotion == "best" else jnp.arange(len(names), dtype=jnp.float32), num_temporary=num_temporary
-        ),
-        mixup_alpha if intensive else None,
-        private,
-        refresh,
-    )
+    lessons = taught(temperature=temperature, distill_weight=distill_weight)
+    distillers = {n: _learner(m, studying if n == PIVOT else lessons, sgd, accumulate) for n, m in models.items()}
+    group = _Group(models, distillers, roles, mixup_alpha if intensive else None, private, refresh)
 
     def init(key: Array, batch: Batch) -> ORCState:
-        *keys, run_key = jax.random.split(key, len(names) + 1)
-        example = prepare(batch, transform, jax.random.key(0))
-        states = group.init(keys, example)
-        if pivot_variables is not None:
-            states[PIVOT] = _starting_from(states[PIVOT], pivot_variables)
-        return ORCState(jnp.int32(0), run_key, states)
+        return _begun(group, pivot_variables, key, prepare(batch, transform, jax.random.key(0)))
 
     def step(state: ORCState, frozen: Any, batch: Batch) -> tuple[ORCState, Metrics]:
         del frozen
@@ -336,6 +317,32 @@ class _Group(NamedTuple):
         # a mean over twice the rows, of two losses that are means over the batch each
         doubled = {name: jnp.concatenate([x, x]) for name, x in {"task_weight": 2 * weight, **mask}.items()}
         return {**both, **doubled}
+
+
+def _roles(promotion: str, num_temporary: int, count: int) -> Callable[[Array], Array]:
+    """`losses [n] -> [n]`, bool: who teaches, by the losses or always the largest."""
+    _check.known("promotion", promotion, PROMOTIONS)
+    _check.within("num_temporary", num_temporary, 1, count - 1)
+
+    def roles(found: Array) -> Array:
+        ranked = found if promotion == "best" else jnp.arange(count, dtype=jnp.float32)
+        return assign_roles(ranked, num_temporary=num_temporary)
+
+    return roles
+
+
+def _learner(model: Model, objective: Any, optimizer: optax.GradientTransformation, accumulate: int) -> Distiller:
+    """How one network learns from what the others have made of a batch."""
+    return distill(student=model, objective=objective, optimizer=optimizer, accumulate=accumulate)
+
+
+def _begun(group: _Group, pivot_variables: Variables | None, key: Array, example: Batch) -> ORCState:
+    """The state before the first step, the pivot as it is given."""
+    *keys, run_key = jax.random.split(key, len(group.models) + 1)
+    states = group.init(keys, example)
+    if pivot_variables is not None:
+        states[PIVOT] = _starting_from(states[PIVOT], pivot_variables)
+    return ORCState(jnp.int32(0), run_key, states)
 
 
 def _learn_if(due: Array, distiller: Distiller, state: DistillState, lesson: Batch) -> tuple[DistillState, Metrics]:
