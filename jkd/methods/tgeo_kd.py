@@ -11,23 +11,11 @@ from flax import linen as nn
 from jkd import _check, axis, losses, optim, terms, views
 from jkd.distiller import Batch, Distiller, DistillState, Transform, distill, prepare
 from jkd.model import Model, Outputs, Variables
+from jkd.ops.trilateral import BLOCKS, EDGES, geometry
+from jkd.ops.trilateral import trilateral_features as trilateral_features
 from jkd.terms import Metrics
 
 Array = jax.Array
-EDGES: dict[str, Callable[[Array], Array]] = {"signed": lambda x: x, "squared": jnp.square}
-BLOCKS = (
-    "student",
-    "teacher",
-    "label",
-    "student-label",
-    "teacher-label",
-    "student-teacher",
-    "mean",
-    "student-mean",
-    "mean-label",
-)
-"""The nine parts of the geometry, in their order: vertices and edges of the example's triangle, then those that tell
-an outlier, with the teacher's mean of the class."""
 
 
 class TGeoState(NamedTuple):
@@ -42,59 +30,6 @@ class TGeoState(NamedTuple):
     inner: DistillState
     ratio_opt: Any
     class_means: Array
-
-
-def trilateral_features(
-    student_probs: Array,
-    teacher_probs: Array,
-    labels: Array,
-    class_mean_probs: Array,
-    *,
-    edges: str = "squared",
-) -> Array:
-    """The geometry of student, teacher, label and the teacher's mean of the class, as a vector.
-
-    `[S, T, G, S-G, T-G, S-T, M, S-M, M-G]`, G the one-hot label, M the row of the label in `class_mean_probs`.
-
-    Args:
-      student_probs: S, `[..., C]`; no gradient passes.
-      teacher_probs: T, `[..., C]`; no gradient passes.
-      labels: integers in `[0, C)`, `[...]`.
-      class_mean_probs: `[C, C]`, from `jkd.ops.class_mean_probabilities`.
-      edges: "squared", each difference squared element by element, or "signed", as it is. The paper does not say; this
-        is a reconstruction.
-
-    Returns:
-      `[..., 9 C]`.
-
-    Raises:
-      TypeError: labels that are not integers.
-      ValueError: shapes that do not fit, or unknown edges.
-
-    Example:
-      >>> s, t, means = jnp.array([[0.5, 0.5]]), jnp.array([[1.0, 0.0]]), jnp.eye(2)
-      >>> print(trilateral_features(s, t, jnp.array([0]), means).reshape(9, 2)[3:6])
-      [[0.25 0.25]
-       [0.   0.  ]
-       [0.25 0.25]]
-
-    Reference: Hu et al., [TGeo-KD](https://arxiv.org/abs/2312.15112), ICLR 2024.
-    """
-    _check.integer_labels(labels, student_probs)
-    means = jnp.asarray(class_mean_probs)
-    _check.shape("class_mean_probs", means, (student_probs.shape[-1],) * 2, why="a row for each class")
-    blocks = geometry(student_probs, teacher_probs, labels, means[labels], edges=edges)
-    return jnp.concatenate(blocks, axis=-1)
-
-
-def geometry(student_probs: Array, teacher_probs: Array, labels: Array, mean: Array, *, edges: str) -> list[Array]:
-    """The blocks, `[..., C]` each, with the row of the teacher's means already found."""
-    _check.known("edges", edges, EDGES)
-    _check.same_shape("student_probs", student_probs, "teacher_probs", teacher_probs)
-    edge = EDGES[edges]
-    s, t, m = (jax.lax.stop_gradient(x) for x in (student_probs, teacher_probs, mean))
-    g = jax.nn.one_hot(labels, s.shape[-1], dtype=s.dtype)
-    return [s, t, g, edge(s - g), edge(t - g), edge(s - t), m, edge(s - m), edge(m - g)]
 
 
 class RatioNet(nn.Module):
@@ -199,44 +134,50 @@ def tgeo_kd(
       Hu, Li, Liu, Wang, Wu, Zhang, He, Sun. [Less or More From Teacher: Exploiting Trilateral Geometry For Knowledge
       Distillation](https://arxiv.org/abs/2312.15112), ICLR 2024. Equations and sizes are reconstructed.
     """
-    _check.positive("temperature", temperature)
-    _check.positive("ratio_max_norm", ratio_max_norm)
     _check.positive_integer("look_ahead_every", look_ahead_every)
-    _check.known("edges", edges, EDGES)
-    for name in blocks or ("",):
-        _check.known("blocks", name, BLOCKS, what="block")
-    objective = Mixed(RatioNet(tuple(blocks), edges), temperature)
-    sgd = optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
-    inner = distill(
-        student=student,
-        teacher=teacher,
-        objective=objective,
-        optimizer=optax.partition({"student": sgd, "objective": optax.set_to_zero()}, _owners),
-        accumulate=accumulate,
-    )
-    adamw = optax.adamw(ratio_learning_rate, weight_decay=ratio_weight_decay)
-    ratio_optimizer = optim.standard_promotion(optax.chain(optax.clip_by_global_norm(ratio_max_norm), adamw))
-    outer = _Outer(student, objective, ratio_optimizer, learning_rate, accumulate)
+    objective = _mixed(temperature, blocks, edges)
+    own = _students_alone(optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay))
+    inner = distill(student=student, teacher=teacher, objective=objective, optimizer=own, accumulate=accumulate)
+    ratio_optimizer = _clipped_adamw(ratio_learning_rate, ratio_weight_decay, ratio_max_norm)
+    outer = _Outer(student, objective, ratio_optimizer, learning_rate, accumulate, look_ahead_every)
     means = jnp.asarray(class_mean_probs, jnp.float32)
 
     def init(key: Array, batch: Batch) -> TGeoState:
-        example = _with_means(prepare(views.held_out(batch)[0], transform, jax.random.key(0)), means)
-        state = inner.init(key, example)
+        state = inner.init(key, _with_means(prepare(views.held_out(batch)[0], transform, jax.random.key(0)), means))
         return TGeoState(state, ratio_optimizer.init(state.params["objective"]), means)
 
     def step(state: TGeoState, teacher_variables: Any, batch: Batch) -> tuple[TGeoState, Metrics]:
-        batch, held_out = views.held_out(batch)
         keys = jax.random.split(jax.random.fold_in(state.inner.key, state.inner.step), 3)
-        batch = _with_means(prepare(batch, transform, keys[0]), state.class_means)
-        held_out = held_out if transform is None else transform(held_out, None)
+        batch, held_out = _prepared(batch, transform, keys[0], state.class_means)
         targets, batch = views.teacher_outputs(teacher, jax.lax.stop_gradient(teacher_variables), batch)
-        due = state.inner.step % look_ahead_every == 0 if look_ahead_every > 1 else None
-        state, seen = outer.advance(state, targets, batch, held_out, keys[1:], due)
+        state, seen = outer.advance(state, targets, batch, held_out, keys[1:])
         after, metrics = inner.step(state.inner, teacher_variables, {**batch, views.TEACHER: targets})
         return state._replace(inner=after), {**metrics, **seen}
 
     step.transform = transform  # type: ignore[attr-defined]  # what stored outputs must have been made with
     return Distiller(init, step, lambda state: inner.student(state.inner))
+
+
+def _mixed(temperature: float, blocks: Sequence[str], edges: str) -> Mixed:
+    """The student's objective, once what it is to see is known."""
+    _check.positive("temperature", temperature)
+    _check.known("edges", edges, EDGES)
+    for name in blocks or ("",):
+        _check.known("blocks", name, BLOCKS, what="block")
+    return Mixed(RatioNet(tuple(blocks), edges), temperature)
+
+
+def _clipped_adamw(learning_rate: float, weight_decay: float, max_norm: float) -> optax.GradientTransformation:
+    """The ratio network's optimiser."""
+    _check.positive("ratio_max_norm", max_norm)
+    adamw = optax.adamw(learning_rate, weight_decay=weight_decay)
+    return optim.standard_promotion(optax.chain(optax.clip_by_global_norm(max_norm), adamw))
+
+
+def _prepared(batch: Batch, transform: Transform | None, key: Array, means: Array) -> tuple[Batch, Batch]:
+    """What is trained on, with the teacher's means, and what is held out, augmented in the deterministic part alone."""
+    own, held_out = views.held_out(batch)
+    return _with_means(prepare(own, transform, key), means), transform(held_out, None) if transform else held_out
 
 
 class _Outer(NamedTuple):
@@ -247,9 +188,10 @@ class _Outer(NamedTuple):
     optimizer: optax.GradientTransformation
     learning_rate: optax.ScalarOrSchedule
     accumulate: int
+    every: int = 1
 
     def advance(
-        self, state: TGeoState, targets: Outputs, batch: Batch, held_out: Batch, keys: Array, due: Array | None
+        self, state: TGeoState, targets: Outputs, batch: Batch, held_out: Batch, keys: Array
     ) -> tuple[TGeoState, Metrics]:
         """The ratio network's step, if it is due, and what is logged of it."""
 
@@ -257,10 +199,11 @@ class _Outer(NamedTuple):
             return self.step(state, params, opt_state, targets, batch, held_out, keys)
 
         own = state.inner.params["objective"], state.ratio_opt
-        if due is None:
+        if self.every == 1:
             params, opt_state, seen = look(*own)
         else:
             nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look, *own)[2])
+            due = state.inner.step % self.every == 0
             params, opt_state, seen = jax.lax.cond(due, look, lambda *kept: (*kept, nothing), *own)
         inner = state.inner._replace(params={**state.inner.params, "objective": params})
         return state._replace(inner=inner, ratio_opt=opt_state), seen
@@ -389,6 +332,10 @@ def _softmax(logits: Array) -> Array:
     return jax.nn.softmax(logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32))
 
 
-def _owners(params: Any) -> Any:
-    """Whose each parameter is."""
-    return {owner: jax.tree.map(lambda _, name=owner: name, tree) for owner, tree in params.items()}
+def _students_alone(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An optimiser that leaves the ratio network as it is."""
+
+    def owners(params: Any) -> Any:
+        return {owner: jax.tree.map(lambda _, name=owner: name, tree) for owner, tree in params.items()}
+
+    return optax.partition({"student": optimizer, "objective": optax.set_to_zero()}, owners)
