@@ -4,7 +4,53 @@ python -m experiments.swiftbrush
 
 A ring of eight Gaussians in four classes, whose denoiser is known and judges the students, which start from one that
 was learnt; and digits of 8 by 8 pixels. Compared: the teacher with 35, 4, 2 and 1 calls, the student before training,
-regression on the teacher's samples, SDS (no second network), and SwiftBrush. Writes a table and two pictures a task.
+regression on the teacher's samples, SDS (no second network), and SwiftBrush: with a second network; at the paper's
+weight and noise levels; with adapters of rank 8, which follow the learnt teacher; with five updates of the second
+network a step, or with both networks guided. Writes a table, `samples.png` and `progress.png` for each task. Measured
+2026-11-21 on two CPU cores that three other programs shared: 13 minutes, 12.5 of them CPU time. 3 seeds, after the last
+step. SW: sliced Wasserstein distance; std: within a class; rarest: the rarest of eight modes over its due; inside:
+within four standard deviations of a mode; Fréchet: of a classifier's features; 10,000 points, 1,797 digits:
+
+    ring, 2,000 steps    calls             SW  MMD² 1e-3  class right %            std   rarest %    inside %
+    real, once more          -          0.025       0.07          100.0          0.624       96.2       100.0
+    exact teacher, Heun     35          0.021       0.05          100.0          0.631       94.6        99.8
+    teacher, Heun           35          0.032       0.13           99.5          0.626       94.2        98.2
+    teacher, Euler           4          0.171       26.6           94.5          0.511       93.7        70.0
+    teacher, Euler           1          0.609        538           35.1          0.113       65.8         0.0
+    before training          1          0.494        318           91.5          0.214       93.0         1.7
+    regression               1  0.042 ± 0.002  1.9 ± 0.3     98.9 ± 0.1  0.629 ± 0.007 95.2 ± 1.0  94.6 ± 0.2
+    SDS                      1  0.466 ± 0.133   147 ± 35    100.0 ± 0.0  0.004 ± 0.000  0.0 ± 0.0 100.0 ± 0.0
+    SwiftBrush               1  0.070 ± 0.000  4.7 ± 0.3     99.2 ± 0.2  0.613 ± 0.001 90.9 ± 2.2  91.9 ± 0.6
+    - paper's weight         1  0.097 ± 0.003 14.2 ± 0.4     94.8 ± 0.7  0.636 ± 0.002 91.9 ± 1.4  82.0 ± 0.7
+    - adapters               1  0.085 ± 0.010  7.8 ± 1.2     99.2 ± 0.1  0.617 ± 0.003 86.3 ± 2.7  91.5 ± 0.6
+    - five updates           1  0.069 ± 0.003  3.8 ± 0.1     98.4 ± 0.2  0.616 ± 0.002 94.7 ± 1.6  90.2 ± 0.3
+
+    digits, 1,000 steps  calls             SW    MMD² 1e-3  class right %            std       Fréchet
+    real, drawn again        -          0.023        -0.24           99.3          0.324          0.25
+    teacher, Heun           35          0.033         0.22           97.3          0.330          2.07
+    guided teacher, Heun    70          0.041         0.37           99.9          0.323          1.12
+    teacher, Euler           4          0.123         11.8           99.4          0.211          3.92
+    teacher, Euler           1          0.189         29.2           99.9          0.165         11.25
+    before training          1          0.195         32.0           99.6          0.176         12.33
+    regression               1  0.041 ± 0.001  0.73 ± 0.09     97.1 ± 0.1  0.326 ± 0.001   2.68 ± 0.02
+    SDS                      1  0.202 ± 0.000 23.26 ± 0.14    100.0 ± 0.0  0.035 ± 0.000  11.58 ± 0.05
+    SwiftBrush               1  0.034 ± 0.001  0.23 ± 0.05     99.7 ± 0.2  0.315 ± 0.002   1.68 ± 0.05
+    - paper's weight         1  0.032 ± 0.000  0.01 ± 0.03     99.5 ± 0.2  0.344 ± 0.002   2.47 ± 0.06
+    - adapters (2 seeds)     1  0.064 ± 0.003  2.46 ± 0.38     99.6 ± 0.1  0.270 ± 0.002   2.44 ± 0.13
+    - both guided            1  0.041 ± 0.002  0.67 ± 0.15     99.8 ± 0.1  0.314 ± 0.002   2.06 ± 0.17
+
+The third seed of the adapters on digits ran away between steps 900 and 950 (SW 460), which the table that is written
+counts in. The paper's direction holds: without an example, one call gives what is near to the teacher's 35 calls, on
+digits better (Fréchet 1.68 to 2.07) though not as good as the guided teacher; no mode is lost; and SDS, which differs
+by the second network alone, collapses to a point a class. Not reproduced: regression, which sees 8,192 of the teacher's
+samples, is ahead on the ring, where a student has to tear opposite modes apart and one sample in twelve stays between
+them, with five updates too; modes come out too narrow there; guidance of both networks, which betters the teacher,
+does not better the student. Chosen with seed 100 against other real vectors after 300 to 1,000 steps: students' rates
+of 3e-4 to 3e-3 on the ring, 1e-4 to 1e-3 on digits (where 1e-3 is ahead of 6e-4 after 300 steps, Fréchet 1.96 to 2.27),
+second networks at three times that or more, adapters at 1e-3 to 2e-2 (below 6e-3 on digits the spread is lost, as with
+a first beta of 0.9), and noise levels up to 3, 10 or 80 beside the paper's, of which few are as small as a mode is
+wide. The weight is `by_distance`, the optimisers' first beta is 0. The paper, on COCO-30K: FID 16.67, CLIP score 0.29
+in one step.
 """
 
 import functools
@@ -285,7 +331,8 @@ def run(
         common.print_table(title, rows, columns=columns, rule=RULE)
         sets = {"real": task.reference, **{label: one[:2] for label, one in pictures.items()}}
         sample_plots.plot_samples(folder / "samples.png", sets, title)
-        sample_plots.plot_progress(folder / "progress.png", curves, title)
+        near = {key: values[0] for key, values in rows[0].values.items()}
+        sample_plots.plot_progress(folder / "progress.png", curves, near, title)
     return rows
 
 

@@ -36,7 +36,8 @@ def tile(images: np.ndarray) -> np.ndarray:
 
 
 def draw_images(axes: Any, images: np.ndarray, title: str) -> None:
-    """Draws grey images `[rows, columns, H, W]` in [0, 1] as one."""
-    axes.imshow(tile(images), cmap="gray", vmin=0, vmax=1)
+    """Draws grey images `[rows, columns, H, W]` in [0, 1] as one, with a line between them."""
+    apart = np.pad(images, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.4)
+    axes.imshow(tile(apart), cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=8)

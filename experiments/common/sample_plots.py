@@ -44,23 +44,32 @@ def _draw_classes(axes: Any, pixels: np.ndarray, classes: np.ndarray, label: str
     draw_images(axes, (np.stack(chosen, axis=1) + 1) / 2, label)
 
 
-def plot_progress(path: Path, curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str) -> None:
+def plot_progress(
+    path: Path, curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], real: Mapping[str, float], title: str
+) -> None:
     """Draws the distance to real vectors and the std within a class over the steps, in validation.
+
+    A run that runs away leaves the picture: axes end at one and a half times the largest of the rows' medians.
 
     Args:
       path: of the PNG.
       curves: lines of metrics of each run, by label.
+      real: the same figures of other real vectors; dotted.
       title: above the picture.
     """
     names = {"swd": "sliced Wasserstein distance", "spread": "std within a class"}
     figure, (grid,) = panels(1, len(names), (11, 4))
     for axes, (key, name) in zip(grid, names.items(), strict=True):
-        for index, (label, runs) in enumerate(curves.items()):
-            values = [[line[f"validation/{key}"] for line in run] for run in runs]
-            draw_runs(axes, [line["step"] for line in runs[0]], values, color=f"C{index}", label=label)
-        axes.set(xlabel="step", ylabel=name)
+        found = {label: [[line[f"validation/{key}"] for line in run] for run in runs] for label, runs in curves.items()}
+        for index, (label, values) in enumerate(found.items()):
+            draw_runs(axes, [line["step"] for line in curves[label][0]], values, color=f"C{index}", label=label)
+        axes.axhline(real[key], color="black", linestyle=":", linewidth=1, label="real, once more")
+        tops = [real[key], *(float(np.median(values)) for values in found.values())]
+        axes.set(xlabel="step", ylabel=name, ylim=(0, 1.5 * max(tops)))
         axes.grid(alpha=0.3)
-    grid[0].set_yscale("log")
+    grid[0].set(ylim=(0.8 * real["swd"], None), yscale="log")
+    for place in (grid[0].yaxis.set_major_formatter, grid[0].yaxis.set_minor_formatter):
+        place("{x:g}")
     grid[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     count = len(next(iter(curves.values()))) if curves else 0
     figure.suptitle(f"{title}; mean over {count} seeds, band: smallest to largest", fontsize=9)
