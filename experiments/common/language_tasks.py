@@ -49,6 +49,7 @@ def examples(split: Instructions, lengths: tuple[int, int]) -> data.ArrayExample
     return data.ArrayExamples({"inputs": prompt, "label": split.family, **arrays})
 
 
+@functools.cache
 def language(width: int, layers: int) -> Language:
     """A decoder of bytes with four heads."""
     module = nets.Decoder(

@@ -94,30 +94,8 @@ def generate(
     """
     _check.positive_integer("max_new_tokens", max_new_tokens)
     _check.not_negative("temperature", temperature)
-    rows, length = prompt.shape
-    there = jnp.ones(prompt.shape, bool) if mask is None else mask
-    if forced is not None:
-        _check.shape("forced", forced, (rows, max_new_tokens), why="a token or -1 for each place")
-    logits, cache = model.extend(params, prompt, model.empty(rows, length + max_new_tokens), there)
-    tokens = jnp.full((rows, max_new_tokens), pad, jnp.int32)
-
-    def more(carry: Any) -> Array:
-        return (carry[0] < max_new_tokens) & ~carry[4].all()
-
-    def write(carry: Any) -> Any:
-        place, tokens, last, cache, ended = carry
-        drawn = _drawn(jax.random.fold_in(key, place), last, temperature)
-        if forced is not None:
-            given = jax.lax.dynamic_index_in_dim(forced, place, axis=1, keepdims=False)
-            drawn = jnp.where(given >= 0, given, drawn)
-        token = jnp.where(ended, pad, drawn)
-        tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, place, axis=1)
-        now = ended if eos is None else ended | (token == eos)
-        logits, cache = model.extend(params, token[:, None], cache, ~ended[:, None])
-        return place + 1, tokens, logits[:, -1], cache, now
-
-    start = jnp.int32(0), tokens, logits[:, -1], cache, jnp.zeros(rows, bool)
-    return jax.lax.while_loop(more, write, start)[1]
+    begun = _begun(model, params, prompt, mask, max_new_tokens)
+    return _continued(key, model, params, begun, max_new_tokens, temperature, eos, pad, forced)
 
 
 def completion_logits(
@@ -190,8 +168,8 @@ def correct_and_regenerate(
     ours, theirs = jax.lax.stop_gradient(params)
     there = jnp.ones(prompt.shape, bool) if mask is None else mask
     first, second = jax.random.split(key)
-    options: dict[str, Any] = {"mask": there, "temperature": temperature, "eos": eos, "pad": pad}
-    drafts = generate(first, student, ours, prompt, max_new_tokens=max_new_tokens, **options)
+    begun, rest = _begun(student, ours, prompt, there, max_new_tokens), (max_new_tokens, temperature, eos, pad)
+    drafts = _continued(first, student, ours, begun, *rest)
     valid = until_end(drafts, eos)
     seen = {"mask": there, "completion_mask": valid}
     student_logits, teacher_logits = (
@@ -205,8 +183,54 @@ def correct_and_regenerate(
     place = jnp.arange(max_new_tokens, dtype=jnp.int32)[None]
     forced = jnp.where(place < errors[:, None], drafts, jnp.where(place == errors[:, None], drawn, -1))
     forced = jnp.where((errors < 0)[:, None], drafts, forced)
-    tokens = generate(second, student, ours, prompt, max_new_tokens=max_new_tokens, forced=forced, **options)
+    tokens = _continued(second, student, ours, begun, *rest, forced)
     return Corrected(tokens, errors, drafts)
+
+
+def _begun(
+    model: LanguageModel, params: Any, prompt: Array, mask: Array | None, max_new_tokens: int
+) -> tuple[Array, Any]:
+    """What a model says after prompts, `[B, V]`, and its cache, with room for what is to be written."""
+    rows, length = prompt.shape
+    there = jnp.ones(prompt.shape, bool) if mask is None else mask
+    logits, cache = model.extend(params, prompt, model.empty(rows, length + max_new_tokens), there)
+    return logits[:, -1], cache
+
+
+def _continued(
+    key: Array,
+    model: LanguageModel,
+    params: Any,
+    begun: tuple[Array, Any],
+    max_new_tokens: int,
+    temperature: float,
+    eos: int | None,
+    pad: int,
+    forced: Array | None = None,
+) -> Array:
+    """The tokens that `generate` writes once the prompts have been read."""
+    said, cache = begun
+    rows = said.shape[0]
+    if forced is not None:
+        _check.shape("forced", forced, (rows, max_new_tokens), why="a token or -1 for each place")
+
+    def more(carry: Any) -> Array:
+        return (carry[0] < max_new_tokens) & ~carry[4].all()
+
+    def write(carry: Any) -> Any:
+        place, tokens, last, cache, ended = carry
+        drawn = _drawn(jax.random.fold_in(key, place), last, temperature)
+        if forced is not None:
+            given = jax.lax.dynamic_index_in_dim(forced, place, axis=1, keepdims=False)
+            drawn = jnp.where(given >= 0, given, drawn)
+        token = jnp.where(ended, pad, drawn)
+        tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, place, axis=1)
+        now = ended if eos is None else ended | (token == eos)
+        logits, cache = model.extend(params, token[:, None], cache, ~ended[:, None])
+        return place + 1, tokens, logits[:, -1], cache, now
+
+    tokens = jnp.full((rows, max_new_tokens), pad, jnp.int32)
+    return jax.lax.while_loop(more, write, (jnp.int32(0), tokens, said, cache, jnp.zeros(rows, bool)))[1]
 
 
 def _drawn(key: Array, logits: Array, temperature: float) -> Array:
