@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.figure import blank
 from jkd.search import Evaluation, SearchResult
 from jkd.train import distributed
 
 
-def plot_tree(path: str | Path, found: SearchResult, *, depth: int = 4) -> None:
+def plot_tree(path: str | Path, found: SearchResult, *, depth: int = 5) -> None:
     """Draws the nodes of a search tree: size by visits, colour by mean reward, the best candidate's path bold.
 
     Args:
@@ -21,14 +22,11 @@ def plot_tree(path: str | Path, found: SearchResult, *, depth: int = 4) -> None:
     if not distributed.primary() or found.tree is None:
         return
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     tree = found.tree
     shown = {node: stats for node, stats in tree.nodes.items() if len(node) <= depth}
     places = _places(shown)
-    figure = Figure(figsize=(13, max(5, 0.21 * len({y for _, y in places.values()}))), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((14, max(5, 0.21 * len({y for _, y in places.values()}))))
     axes, colours = figure.subplots(), colormaps["viridis"]
     for node, (x, y) in places.items():
         stats, best = shown[node], node == found.best[: len(node)]
@@ -91,14 +89,10 @@ def plot_rewards(path: str | Path, logs: Mapping[str, Sequence[Evaluation]]) -> 
     """
     if not distributed.primary():
         return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     valid = [one.reward for log in logs.values() for one in log if one.reward is not None]
     low, high = float(np.quantile(valid, 0.1)), max(valid)
     floor = low - 0.15 * (high - low)
-    figure = Figure(figsize=(5 * len(logs), 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((5 * len(logs), 4))
     for axes, (name, log) in zip(
         figure.subplots(1, len(logs), sharey=True, squeeze=False)[0], logs.items(), strict=True
     ):
