@@ -4,12 +4,12 @@
 
 trains on MNIST-1D a convolutional teacher, searches a loss for a student of a quarter of its width (a chain of
 transforms, a distance, a weight, a temperature; `jkd.methods.auto_kd.LEVELS`) at random, by Monte Carlo tree search and
-by Parzen estimators, each with 60 proxy trainings (a fifth of the examples, 200 steps, half of the weights), rewarded
-for what they do on the validation split, and then trains the student in full: alone, with KD, with a hint, with
-attention transfer, with the loss that each search found, and with the tree's best on maps applied to every stage. Ten
-random candidates are trained in full as well, to see whether their rewards say anything. It writes `results.json`,
-`search.json`, `tree.png`, `rewards.png`, `curves.png` and `chart.png` into `--workdir`; a search that is stopped goes
-on where it was.
+by Parzen estimators (if Optuna is there: `.[search]`), each with 60 proxy trainings (a fifth of the examples, 200
+steps, half of the weights), rewarded for what they do on the validation split, and then trains the student in full:
+alone, with KD, with a hint, with attention transfer, with the loss that each search found, and with the tree's best on
+maps applied to every stage. Ten random candidates are trained in full as well, to see whether their rewards say
+anything. It writes `results.json`, `search.json`, `tree.png`, `rewards.png`, `curves.png` and `chart.png` into
+`--workdir`; a search that is stopped goes on where it was.
 
 Measured 2026-11-21, two CPU cores shared with other work (load 5 to 6), 11 minutes. Test accuracy after the last step
 in per cent, 3 seeds; proxy reward of the chosen candidate, its two seeds:
@@ -30,9 +30,9 @@ of the second half of each search, valid candidates of 30: random -1.79 ± 0.59 
 ± 0.50 (27): the tree looks where rewards are higher than chance does, as in the paper, by less than their spread. That
 rewards foretell the accuracy of a full training is not reproduced: their rank correlation is -0.12 over ten random
 candidates, one seed each, of which the worst by reward is the worst in full too, and a candidate's reward differs by up
-to 0.8 between two seeds. A proxy favours what helps after few steps on few examples. Tried, on the validation split:
-proxies of 100 steps (less apart, as noisy), distances divided by their first value (`--normalize`, no better), a rate
-that falls to 0 within the proxy (correlation -0.01 over twelve).
+to 0.8 between two seeds. A proxy favours what helps after few steps on few examples. Tried: proxies of 100 steps (less
+apart, as noisy), distances divided by their first value (`--normalize`, no better), a rate that falls to 0 within the
+proxy (correlation -0.01 over twelve).
 
 The rate (0.1) was chosen for KD from {0.05, 0.1, 0.2}, at which alone the student reaches 88.2, 92.6 and 94.8 and with
 KD 94.1, 95.5 and 93.2 on the validation split, one seed; the weights of hint (1) and attention transfer (10) from {1,
@@ -40,6 +40,7 @@ KD 94.1, 95.5 and 93.2 on the validation split, one seed; the weights of hint (1
 CIFAR-100: found losses are ahead of hand-made ones on several pairs, by half a point to one (from memory).
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +114,14 @@ class Plan(NamedTuple):
     ranked: int = 10
     confirm: int = 3
     searches: tuple[str, ...] = ("random", "MCTS", "TPE")
+
+
+def available() -> tuple[str, ...]:
+    """The searches that can be run here: Parzen estimators need Optuna."""
+    if importlib.util.find_spec("optuna") is not None:
+        return tuple(SEARCHES)
+    Console(stderr=True, highlight=False).print('TPE is left out; for it: pip install "jkd[search]"', markup=False)
+    return tuple(name for name in SEARCHES if name != "TPE")
 
 
 def prepared(examples: Any, transform: Any) -> data.ArrayExamples:
@@ -336,7 +345,7 @@ def plan_from_flags() -> Plan:
     )
     plan = Plan(FLAGS.budget, FLAGS.exploration, FLAGS.search_seed, proxy, FLAGS.normalize, FLAGS.ranked)
     if not small:
-        return plan
+        return plan._replace(searches=available())
     return plan._replace(budget=min(plan.budget, 2), ranked=min(plan.ranked, 1), confirm=1, searches=("random", "MCTS"))
 
 

@@ -239,6 +239,13 @@ def test_what_is_reported_of_a_search(tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_experiment_runs_without_optuna(monkeypatch, capsys):
+    assert experiment.available() == ("random", "MCTS", "TPE")
+    monkeypatch.setattr(experiment.importlib.util, "find_spec", lambda name: None)
+    assert experiment.available() == ("random", "MCTS")
+    assert 'TPE is left out; for it: pip install "jkd[search]"' in capsys.readouterr().err
+
+
 def test_bad_candidates_are_refused_in_words():
     arguments = {"student": NARROW, "teacher": WIDE, "learning_rate": 0.1}
     good = auto_kd.Candidate()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import jax
 import numpy as np
@@ -133,6 +134,13 @@ def test_files_of_other_searches_and_damaged_ones_are_refused(tmp_path):
         search.mcts(LEVELS, reward, budget=3, key=KEY, path=path)
     with pytest.raises(ValueError, match="budget=0 must be at least 1"):
         search.mcts(LEVELS, reward, budget=0, key=KEY)
+
+
+def test_without_optuna_one_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    for find in (lambda: search.tpe_suggest([], {}, KEY), lambda: search.tpe_search(LEVELS, reward, budget=1, key=KEY)):
+        with pytest.raises(ImportError, match=r'pip install "jkd\[search\]"'):
+            find()
 
 
 def test_suggestions_follow_the_good_trials_in_mixed_spaces():
