@@ -343,7 +343,13 @@ def _deepest(model: Model, inputs: Any) -> str:
     def names(inputs: Array) -> Mapping[str, Array]:
         return model.apply(model.init(jax.random.key(0), inputs), inputs, train=False)[0].features
 
-    matches = [match for name in jax.eval_shape(names, inputs) if (match := re.fullmatch(r"stage(\d+)", name))]
+    there = jax.eval_shape(names, inputs)
+    matches = [match for name in there if (match := re.fullmatch(r"stage(\d+)", name))]
+    if not matches:
+        raise ValueError(
+            f"features has no map 'stage1', … (there are: {', '.join(sorted(there)) or 'none'}). Take a convolutional "
+            "network, with taps=classic.TAPS: half of the candidates compare maps."
+        )
     return max(matches, key=lambda match: int(match[1]))[0]
 
 

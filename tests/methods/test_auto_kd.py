@@ -256,5 +256,9 @@ def test_bad_candidates_are_refused_in_words():
     ):
         with pytest.raises(ValueError, match=text):
             auto_kd.auto_kd(**arguments, candidate=changed)
+    flat = jkd.from_linen(jkd.nets.create("mlp", 3, width=2), taps=TAPS)
+    sides = {"student": flat, "teacher": WIDE, "teacher_variables": wide_variables(), "proxy": PROXY}
+    with pytest.raises(ValueError, match=r"features has no map 'stage1'.*hidden1"):
+        auto_kd.proxy_reward(**sides, train=signals(), held_out=signals(seed=1))
     with pytest.raises(ValueError, match="kind='maps' is not a known knowledge"):
         auto_kd.knowledge(outputs(2, 0), outputs(2, 0), "maps")
