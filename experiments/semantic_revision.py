@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
 
 from experiments import common
+from experiments.common.language_plots import plot_language_rows
 from experiments.common.language_tasks import (
     EOS,
     PAD,
@@ -29,11 +29,12 @@ from experiments.common.language_tasks import (
     World,
     answered,
     drawn,
+    equal_mass,
     examples,
     judged,
     language,
     make_world,
-    speaker,
+    top_p,
 )
 from jkd import _check, data, finetune, losses, train
 from jkd.data.text import ByteTokenizer
@@ -46,6 +47,8 @@ COLUMNS = {
     "rouge_l": ("ROUGE-L", 100.0, 1),
     "exact": ("exact (%)", 100.0, 1),
     "nats": ("nats a byte", 1.0, 3),
+    "rouge_l_gain": ("ROUGE-L over SFT", 100.0, 1),
+    "nats_gain": ("nats over SFT", 1.0, 3),
     "teacher_nats": ("teacher's nats of samples", 1.0, 3),
     "better": ("corrected is better (%)", 100.0, 0),
     "off_policy": ("steps on own texts (%)", 100.0, 0),
@@ -55,7 +58,8 @@ COLUMNS = {
 RULE = (
     "After the last step, on test prompts that are in no other split: greedy answers (ROUGE-L F1, exact), nats a byte "
     "of the right answers, the teacher's nats a byte of texts that the student samples, and the share of these that "
-    "the teacher finds likelier once it has corrected them. The last three columns are means over the steps."
+    "the teacher finds likelier once it has corrected them; differences from SFT seed by seed. The last three columns "
+    "are means over the steps."
 )
 FIXED = "fixed top-p"
 SMOKE = ("all three",)
@@ -123,27 +127,6 @@ def arms(replay: sr.Revision) -> dict[str, Arm]:
         "+ spans": Arm(replay._replace(spans=1.0), skewed),
         "all three": Arm(replay._replace(correct=True, band=True, spans=1.0), skewed),
     }
-
-
-def top_p(log_probs: jax.Array, mass: float) -> jax.Array:
-    """1 at the fewest tokens whose mass reaches `mass`, 0 at the others; `[..., V]`."""
-    ascending = jnp.sort(jnp.exp(log_probs), axis=-1)
-    descending = ascending[..., ::-1]
-    least = jnp.where(descending.cumsum(-1) - descending < mass, descending, 2.0).min(-1, keepdims=True)
-    return (jnp.exp(log_probs) >= least).astype(jnp.float32)
-
-
-def equal_mass(judge: Language, judge_params: Any, world: World, mass: float) -> float:
-    """The p at which `top_p` keeps so much of the teacher's mass on validation answers, by bisection."""
-    batch = examples(world.validation, world.lengths).arrays
-    logits = np.asarray(speaker(judge.model)(judge_params, batch))[batch["answer_mask"]]
-    descending = -np.sort(-np.asarray(jax.nn.softmax(logits)), axis=-1)
-    before = descending.cumsum(-1) - descending
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        p = (low + high) / 2
-        low, high = (p, high) if (descending * (before < p)).sum(-1).mean() < mass else (low, p)
-    return round((low + high) / 2, 4)
 
 
 def fit(
@@ -250,7 +233,7 @@ def learn(root: Path, lesson: Lesson, label: str, arm: Arm, **config: Any) -> Le
         greedy = answered(own, world.test, world)(variables)
         logged = {name: mean_of(lines, f"train/{name}") for name in ("off_policy", "kept_mass", "kept_tokens")}
         figures.append({**greedy, **judged(own, variables, judge, lesson.judge, world), **logged})
-    values = {key: [one[key] for one in figures if np.isfinite(one[key])] for key in COLUMNS}
+    values = {key: [one[key] for one in figures if np.isfinite(one[key])] for key in figures[0]}
     return Learnt(common.Row(label, values), kept)
 
 
@@ -275,6 +258,18 @@ def learn_all(root: Path, lesson: Lesson, replay: sr.Revision, only: Sequence[st
         fixed = Arm(replay, nothing, functools.partial(top_p, mass=p))
         found[FIXED] = learn(root, lesson, FIXED, fixed, p=p, **config)
     return found
+
+
+def over_sft(row: common.Row, found: Mapping[str, Learnt]) -> common.Row:
+    """A row with its differences from SFT, seed by seed."""
+    if "SFT" not in found or row.label == "SFT":
+        return row
+    plain = found["SFT"].row.values
+    gains = {
+        f"{key}_gain": [own - other for own, other in zip(row.values[key], plain[key], strict=True)]
+        for key in ("rouge_l", "nats")
+    }
+    return row._replace(values={**row.values, **gains})
 
 
 def run(
@@ -312,49 +307,14 @@ def run(
     lesson = Lesson(student, teacher, judge, starts, world, plans["rows"], config)
     found = learn_all(root, lesson, replay, only)
     best = {key: [value] for key, value in answered(teacher, world.test, world)({"params": judge}).items()}
-    rows = [common.Row("teacher", best), *(learnt.row for learnt in found.values())]
+    rows = [common.Row("teacher", best), *(over_sft(learnt.row, found) for learnt in found.values())]
     title = f"instructions: decoders of width {student.module.width} learn from one of width {teacher.module.width}"
     if train.distributed.primary():
         common.write_results(workdir, title, rows, columns=COLUMNS, rule=RULE)
-        plot(root / "semantic_revision.png", found, rows)
+        lines = {label: learnt.lines for label, learnt in found.items()}
+        plot_language_rows(root / "semantic_revision.png", lines, rows)
         common.print_table(title, rows, columns=COLUMNS, rule=RULE)
     return rows
-
-
-PANELS = {
-    "train/kept_mass": ("teacher's mass within the band", "linear"),
-    "train/loss/spans": ("distance of phrases", "log"),
-    "train/share": ("share of steps on own texts (adaptive)", "linear"),
-    "validation/nats": ("validation: nats a byte", "log"),
-}
-
-
-def plot(path: Path, found: Mapping[str, Learnt], rows: Sequence[common.Row]) -> None:
-    """Draws ROUGE-L of each row, and over the steps the band's mass, the phrases' distance, the share, the loss."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(19, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    first, *others = figure.subplots(1, 1 + len(PANELS))
-    for place, row in enumerate(rows):
-        values = [100 * value for value in row.values["rouge_l"]]
-        first.scatter(values, [place] * len(values), s=14, color="black", alpha=0.5, zorder=3)
-        first.errorbar(np.mean(values), place, xerr=np.std(values), fmt="o", capsize=3, color=f"C{max(0, place - 1)}")
-    first.set_yticks(range(len(rows)), [row.label for row in rows])
-    first.invert_yaxis()
-    first.set(xlabel="ROUGE-L of greedy test answers (%)")
-    for axes, (name, (title, scale)) in zip(others, PANELS.items(), strict=True):
-        for index, (label, learnt) in enumerate(found.items()):
-            steps = [line["step"] for line in learnt.lines[0] if name in line]
-            curves = [[line[name] for line in lines if name in line] for lines in learnt.lines]
-            if steps and np.any(curves):
-                axes.plot(steps, np.mean(curves, 0), color=f"C{index}", label=label)
-        axes.set(xlabel="step", title=title, yscale=scale)
-    for axes in (first, *others):
-        axes.grid(alpha=0.3)
-    others[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=130)
 
 
 def plans_from_flags() -> dict[str, Plan]:

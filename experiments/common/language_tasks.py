@@ -154,3 +154,24 @@ def judged(own: Language, variables: Variables, judge: Language, judge_params: A
     changed = np.asarray(found.error_positions) >= 0
     better = np.asarray(after < before)[changed]
     return {"teacher_nats": float(mean), "better": float(better.mean()) if changed.any() else float("nan")}
+
+
+def top_p(log_probs: jax.Array, mass: float) -> jax.Array:
+    """1 at the fewest tokens whose mass reaches `mass`, 0 at the others; `[..., V]`."""
+    ascending = jnp.sort(jnp.exp(log_probs), axis=-1)
+    descending = ascending[..., ::-1]
+    least = jnp.where(descending.cumsum(-1) - descending < mass, descending, 2.0).min(-1, keepdims=True)
+    return (jnp.exp(log_probs) >= least).astype(jnp.float32)
+
+
+def equal_mass(judge: Language, judge_params: Any, world: World, mass: float) -> float:
+    """The p at which `top_p` keeps so much of the teacher's mass on validation answers, by bisection."""
+    batch = examples(world.validation, world.lengths).arrays
+    logits = np.asarray(speaker(judge.model)(judge_params, batch))[batch["answer_mask"]]
+    descending = -np.sort(-np.asarray(jax.nn.softmax(logits)), axis=-1)
+    before = descending.cumsum(-1) - descending
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        p = (low + high) / 2
+        low, high = (p, high) if (descending * (before < p)).sum(-1).mean() < mass else (low, p)
+    return round((low + high) / 2, 4)
