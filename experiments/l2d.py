@@ -24,7 +24,7 @@ names VOC, COCO and NUS-WIDE, ResNet-101 → ResNet-34.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,44 +149,53 @@ def run(
       The rows of the table, the teacher's first.
     """
     examples, _, test = data.composed_digits(num_train)
+    folder = Path(workdir)
     teacher, student = (
         jkd.from_linen(nets.LabelQueryConvNet(10, width=w, strides=(2, 2), query_width=2 * w, heads=2), taps=TAPS)
         for w in widths
     )
     config = {"num_train": num_train, "widths": list(widths), "learning_rate": learning_rate, "weights": list(weights)}
 
-    def trained(name: str, distiller: Distiller, frozen: Any, seed: int, count: int) -> Variables:
-        found = train.fit(
-            distiller,
-            frozen,
-            data.TrainBatches(examples, 64, seed=seed),
-            steps=count,
-            workdir=Path(workdir) / name / f"seed_{seed}",
-            seed=seed,
-            log_every=max(1, count // 20),
-            checkpoint_every=count,
-            placement=train.jit_placement(jax.devices()[:1]),
-            config=config,
-            name=f"{name} · seed {seed}",
-            progress=progress,
-        )
-        return distiller.student(found.state)
-
-    alone = arms(*weights)["BCE"]
-    frozen = trained("teacher", build(teacher, None, alone, learning_rate, teacher_steps), (), 0, teacher_steps)
+    fixed: dict[str, Any] = {"config": config, "progress": progress}
+    alone = build(teacher, None, arms(*weights)["BCE"], learning_rate, teacher_steps)
+    frozen = trained(folder / "teacher", alone, (), examples, 0, teacher_steps, **fixed)
     rows = [common.Row("teacher", {key: [v] for key, v in figures(scores(teacher, frozen, test), test).items()})]
     for label, objective in arms(*weights).items():
         distiller = build(student, teacher, objective, learning_rate, steps)
         name = label.lower().replace(" + ", "_").replace(" ", "_")
-        runs = [trained(name, distiller, frozen, seed, steps) for seed in range(seeds)]
+        runs = [trained(folder / name, distiller, frozen, examples, seed, steps, **fixed) for seed in range(seeds)]
         found = [figures(scores(student, variables, test), test) for variables in runs]
         rows.append(common.Row(label, {key: [one[key] for one in found] for key in COLUMNS}))
-    title = f"composed digits: width {widths[0]} → {widths[1]}"
-    common.write_results(workdir, title, rows, columns=COLUMNS)
-    shown = [row._replace(values={"test_accuracy_last": row.values["map"]}) for row in rows]
-    common.plot_accuracies(Path(workdir) / "chart.png", shown, title=f"{title}; in place of accuracy: mAP")
-    common.print_table(title, rows, columns=COLUMNS)
+    report(folder, f"composed digits: width {widths[0]} → {widths[1]}", rows)
     return rows
+
+
+def trained(
+    folder: Path, distiller: Distiller, frozen: Any, examples: Any, seed: int, steps: int, **options: Any
+) -> Variables:
+    """The variables of a network after its last step."""
+    found = train.fit(
+        distiller,
+        frozen,
+        data.TrainBatches(examples, 64, seed=seed),
+        steps=steps,
+        workdir=folder / f"seed_{seed}",
+        seed=seed,
+        log_every=max(1, steps // 20),
+        checkpoint_every=steps,
+        placement=train.jit_placement(jax.devices()[:1]),
+        name=f"{folder.name} · seed {seed}",
+        **options,
+    )
+    return distiller.student(found.state)
+
+
+def report(folder: Path, title: str, rows: Sequence[common.Row]) -> None:
+    """Writes table and picture, and prints the table."""
+    common.write_results(folder, title, rows, columns=COLUMNS)
+    shown = [row._replace(values={"test_accuracy_last": row.values["map"]}) for row in rows]
+    common.plot_accuracies(folder / "chart.png", shown, title=f"{title}; in place of accuracy: mAP")
+    common.print_table(title, rows, columns=COLUMNS)
 
 
 def scores(model: Model, variables: Variables, examples: data.ArrayExamples) -> np.ndarray:
