@@ -178,6 +178,14 @@ class Cell(NamedTuple):
     history: list[dict[str, Any]]
 
 
+def areas(folder: Path, test: Callable[[Variables], Mapping[str, float]], last: Variables) -> dict[str, float]:
+    """Test AUC of the weights that were best on the validation split, and of the last ones."""
+    checkpoints = train.Checkpoints(folder / "checkpoints")
+    best = checkpoints.restore_best(last)
+    checkpoints.close()
+    return {"auc_best": test(last if best is None else best[1])["auc"], "auc_last": test(last)["auc"]}
+
+
 def run_cell(
     folder: Path,
     model: Model,
@@ -208,14 +216,8 @@ def run_cell(
         name=f"{folder.parent.name} · seed {seed}",
         progress=progress,
     )
-    last = distiller.student(found.state)
-    checkpoints = train.Checkpoints(folder / "checkpoints")
-    best = checkpoints.restore_best(last)
-    checkpoints.close()
-    test = measure(model, task, "test")
     figures = {
-        "auc_best": test(last if best is None else best[1])["auc"],
-        "auc_last": test(last)["auc"],
+        **areas(folder, measure(model, task, "test"), distiller.student(found.state)),
         "sets": len(training.graphs),
         "nodes": sum(len(graph.nodes) for graph in training.graphs),
         "kilobytes": kilobytes(training.graphs),
@@ -281,21 +283,10 @@ def run(
     Returns:
       The rows of the table.
     """
-    labels = {"node_labels": task.node_labels, "edge_labels": task.edge_labels}
-    config: dict[str, Any] = {
-        "width": width,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "max_size": max_size,
-    }
-    config["digest"] = data.graph_examples(*task.splits["train"]).digest()
-    built = {}
-    for kind, make in (("gin", nets.gin), ("gcn", nets.gcn), ("gat", nets.gat)):
-        model = jkd.from_linen(make(task.classes, width=width, depth=task.hops, **labels))
-        built[kind] = (
-            model,
-            mirage.student_training(student=model, learning_rate=learning_rate, weight_decay=weight_decay),
-        )
+    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    digest = data.graph_examples(*task.splits["train"]).digest()
+    config: dict[str, Any] = {"width": width, **rates, "max_size": max_size, "digest": digest}
+    built = networks(task, width, **rates)
     cells: dict[str, list[Cell]] = {}
     for label, (kind, source) in arms(task, large=large, small=small, single=single, max_size=max_size).items():
         name = label.lower().replace(",", "").replace("%", "").replace(" ", "_")
@@ -312,14 +303,31 @@ def run(
             )
             for seed in range(seeds)
         ]
+    return report(Path(workdir), f"graph classification, {task.hops} layers of width {width}", cells)
+
+
+def networks(
+    task: Task, width: int, *, learning_rate: float, weight_decay: float
+) -> dict[str, tuple[Model, Distiller]]:
+    """Each kind of network, and how it is trained."""
+    labels = {"node_labels": task.node_labels, "edge_labels": task.edge_labels}
+    built = {}
+    for kind, make in (("gin", nets.gin), ("gcn", nets.gcn), ("gat", nets.gat)):
+        model = jkd.from_linen(make(task.classes, width=width, depth=task.hops, **labels))
+        distiller = mirage.student_training(student=model, learning_rate=learning_rate, weight_decay=weight_decay)
+        built[kind] = model, distiller
+    return built
+
+
+def report(folder: Path, title: str, cells: Mapping[str, Sequence[Cell]]) -> list[common.Row]:
+    """Writes table and picture; the rows."""
     rows = [
         common.Row(label, {key: [cell.figures[key] for cell in found] for key in COLUMNS})
         for label, found in cells.items()
     ]
-    title = f"graph classification, {task.hops} layers of width {width}"
     if train.distributed.primary():
-        common.write_results(workdir, title, rows, columns=COLUMNS, rule=RULE)
-        plot(Path(workdir) / "mirage.png", cells)
+        common.write_results(folder, title, rows, columns=COLUMNS, rule=RULE)
+        plot(folder / "mirage.png", cells)
         common.print_table(title, rows, columns=COLUMNS, rule=RULE)
     return rows
 
