@@ -56,7 +56,7 @@ from jkd.data.rotations import joint_labels
 from jkd.data.seeded import stratified_choice
 from jkd.distiller import Batch
 from jkd.methods import lsskd
-from jkd.model import Variables
+from jkd.model import Model, Variables
 from jkd.train import distributed
 
 FLAGS = flags.FLAGS
@@ -146,6 +146,15 @@ class Teacher(NamedTuple):
     variables: Variables
 
 
+def held_out_accuracy(model: Model, splits: data.Splits, variables: Variables) -> dict[str, float]:
+    """Accuracy on the validation and the test split."""
+    evaluate = train.evaluator(train.classification(model, splits.transform))
+    return {
+        split: evaluate(variables, data.EvalBatches(examples, 500))["accuracy"]
+        for split, examples in (("validation", splits.validation), ("test", splits.test))
+    }
+
+
 def train_teacher(
     setting: common.Setting, splits: data.Splits, networks: study.Networks, arguments: Mapping[str, Any]
 ) -> Teacher:
@@ -178,15 +187,10 @@ def train_teacher(
         progress=setting.progress,
     )
     variables = lsskd.trained(found.state)
-    evaluate = train.evaluator(train.classification(model, splits.transform))
-    accuracy = {
-        split: evaluate(branching.deployed(variables), data.EvalBatches(examples, 500))["accuracy"]
-        for split, examples in (("validation", splits.validation), ("test", splits.test))
-    }
+    deployed = branching.deployed(variables)
+    accuracy = held_out_accuracy(model, splits, deployed)
     identity = f"{describe(module)} with branches, {dict(arguments)}"
-    plain = common.Teacher(
-        f"{networks.teacher}, width {module.stem_width}", model, branching.deployed(variables), accuracy, identity
-    )
+    plain = common.Teacher(f"{networks.teacher}, width {module.stem_width}", model, deployed, accuracy, identity)
     return Teacher(plain, branches, variables)
 
 
