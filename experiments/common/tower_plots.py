@@ -60,11 +60,11 @@ def _draw_kept(axes: Any, module: nets.DualEncoder, whole: nets.DualEncoder, lab
     for index, tower in enumerate(("image", "text")):
         kept, all_of = getattr(module, tower), getattr(whole, tower)
         layers = len(kept.heads)
-        place = np.arange(layers) + (len(all_of.heads) + 1) * index
+        place = np.arange(layers) + (len(whole.image.heads) + 1) * index
         for shift, part in ((-0.2, "heads"), (0.2, "units")):
             share = 100 * np.array(getattr(kept, part)) / np.array(getattr(all_of, part)[:layers])
             axes.bar(place + shift, share, width=0.38, color=f"C{shift > 0:d}", label=None if index else part)
         axes.text(place.mean(), 104, f"{tower}: width\n{kept.width} of {all_of.width}", ha="center", fontsize=8)
     axes.set(ylim=(0, 122), ylabel="left (%)", title=f"{label}, seed 0", xticks=[])
     axes.set_xlabel("layers of the image tower, then of the text tower")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
