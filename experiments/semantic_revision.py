@@ -33,9 +33,9 @@ What the mechanisms do is plain all the same:
 
 - Of the texts that the teacher corrects it finds 83 to 87 % likelier than before.
 - The band collapses. From the 40th step on it holds one token, the teacher's first, and its divergence is next to
-  nought: the row is SFT. The floor cannot hold it: the teacher is so sure that its first token alone has 94 % of the mass, so that
-  the mass (95 %) does not show it and the number of tokens does. A floor of 0.9 collapses as well, being a term of
-  weight 1 with no gradient once the mask is saturated. The fixed mask of equal mass, 1.1 tokens, does the same.
+  nought: the row is SFT. The floor cannot hold it: the teacher's first token alone has 94 % of the mass. So the mass
+  (95 %) does not show the collapse; the number of tokens does. With a floor of 0.9 it collapses as well: the term has
+  weight 1, and no gradient once the mask is saturated. The fixed mask of equal mass, 1.1 tokens, does the same.
 - The share of own texts rises from 0.3 to 0.4 or 0.5 while the rate climbs, then stays: the validation loss falls.
 - The distance of phrases is 0.005 to 0.02, a hundredth of the cross-entropy.
 
