@@ -180,6 +180,15 @@ def plot_roles(path: Path, cells: Sequence[common.Cell]) -> None:
     figure.savefig(path, dpi=130)
 
 
+def with_roles(row: common.Row, arm: common.Arm, cells: Sequence[common.Cell]) -> common.Row:
+    """A row with what was logged of the roles, of ORC's rows alone."""
+    known = {key: values for key, values in row.values.items() if key not in COLUMNS}
+    if arm["method"] == "orc":
+        each = [logged(cell) for cell in cells]
+        known |= {key: [one[key] for one in each] for key in COLUMNS}
+    return row._replace(values=known)
+
+
 def run(
     setting: common.Setting,
     *,
@@ -224,13 +233,7 @@ def run(
         columns=COLUMNS,
         facts=facts,
     )
-    rows = [found.rows[0]]
-    for row in found.rows[1:]:
-        known = {key: values for key, values in row.values.items() if key not in COLUMNS}
-        if arms[row.label]["method"] == "orc":
-            each = [logged(cell) for cell in found.cells[row.label]]
-            known |= {key: [one[key] for one in each] for key in COLUMNS}
-        rows.append(row._replace(values=known))
+    rows = [found.rows[0], *(with_roles(row, arms[row.label], found.cells[row.label]) for row in found.rows[1:])]
     study.write(found._replace(rows=rows), COLUMNS)
     if train.distributed.primary():
         plot_roles(Path(setting.workdir) / "roles.png", found.cells[FULL])
