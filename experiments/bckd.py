@@ -234,23 +234,10 @@ def run(
     folder, classes = Path(workdir), int(world.teacher.labels().max()) + 1
     teacher = jkd.from_linen(nets.DenseDetector(classes, **TEACHER))
     student = jkd.from_linen(nets.DenseDetector(classes, **STUDENT))
-    alone = jkd.distill(
-        student=teacher,
-        objective=detection.objective,
-        optimizer=jkd.optim.standard_promotion(adamw(one_cycle(learning_rate, teacher_steps))),
-        transform=detection.horizontal_flip,
-    )
     config = {"learning_rate": learning_rate, "digest": world.teacher.digest()}
-    frozen = train_network(
-        folder / "teacher",
-        alone,
-        world.teacher,
-        seed=0,
-        steps=teacher_steps,
-        config=config,
-        name="teacher",
-        progress=progress,
-    )
+    fixed: dict[str, Any] = {"steps": teacher_steps, "config": config, "progress": progress}
+    alone = on_labels(teacher, one_cycle(learning_rate, teacher_steps))
+    frozen = train_network(folder / "teacher", alone, world.teacher, seed=0, name="teacher", **fixed)
     scenes = with_answers(world.student, teacher, frozen)
     config = {**config, "teacher_steps": teacher_steps, "student_digest": world.student.digest()}
     table = [_row("teacher", [(teacher, frozen)], world)]
@@ -258,27 +245,36 @@ def run(
     for label, arm in rows.items():
         distiller = build(student, teacher, arm, one_cycle(learning_rate, steps))
         name = "_".join(label.lower().replace(",", "").split())
+        own: dict[str, Any] = {"steps": steps, "config": {**config, **arm}, "progress": progress}
         trained[label] = [
-            train_network(
-                folder / name / f"seed_{seed}",
-                distiller,
-                scenes,
-                seed=seed,
-                steps=steps,
-                config={**config, **arm},
-                name=f"{name} · seed {seed}",
-                progress=progress,
-            )
-            for seed in range(seeds)
+            train_network(folder / name / f"seed_{s}", distiller, scenes, seed=s, name=f"{name} · seed {s}", **own)
+            for s in range(seeds)
         ]
         table.append(_row(label, [(student, variables) for variables in trained[label]], world))
     if train.distributed.primary():
-        title = f"{len(world.student) // 2} labelled scenes of {classes} shapes, {steps} steps"
-        common.write_results(workdir, title, table, columns=COLUMNS, rule=RULE)
-        common.print_table(title, table, columns=COLUMNS, rule=RULE)
         first = {label: (student, cells[0]) for label, cells in trained.items()}
-        plot_scenes(folder / "detections.png", world.test, {"teacher": (teacher, frozen), **first})
+        title = f"{len(world.student) // 2} labelled scenes of {classes} shapes, {steps} steps"
+        report(folder, title, table, world, {"teacher": (teacher, frozen), **first})
     return table
+
+
+def on_labels(model: Model, rate: optax.Schedule) -> Distiller:
+    """Training on boxes and classes alone."""
+    return jkd.distill(
+        student=model,
+        objective=detection.objective,
+        optimizer=jkd.optim.standard_promotion(adamw(rate)),
+        transform=detection.horizontal_flip,
+    )
+
+
+def report(
+    folder: Path, title: str, table: Sequence[common.Row], world: World, shown: Mapping[str, tuple[Model, Variables]]
+) -> None:
+    """Writes table and picture, and prints the table."""
+    common.write_results(folder, title, table, columns=COLUMNS, rule=RULE)
+    common.print_table(title, table, columns=COLUMNS, rule=RULE)
+    plot_scenes(folder / "detections.png", world.test, shown)
 
 
 def _row(label: str, networks: Sequence[tuple[Model, Variables]], world: World) -> common.Row:
