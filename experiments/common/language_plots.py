@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.figure import blank
 from experiments.common.table import Row
 
 Lines = Sequence[Mapping[str, Any]]
@@ -19,11 +20,7 @@ PANELS = {
 
 def plot_language_rows(path: Path, found: Mapping[str, Sequence[Lines]], rows: Sequence[Row]) -> None:
     """Draws ROUGE-L of each row, and over the steps the band's mass, the phrases' distance, the share, the loss."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(19, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((19, 4.6))
     first, *others = figure.subplots(1, 1 + len(PANELS))
     for place, row in enumerate(rows):
         values = [100 * value for value in row.values["rouge_l"]]
