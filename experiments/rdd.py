@@ -260,7 +260,7 @@ def explore(
     runs = {
         label: [
             run_agent(
-                workdir / count_bench.folder_of(label) / f"seed_{seed}",
+                workdir / common.folder_of(label) / f"seed_{seed}",
                 world,
                 arm,
                 seed=seed,

@@ -9,8 +9,9 @@ written in every step; DistiLLM (skewed reverse KL, replay, a share of own texts
 raises), and this with texts corrected by the teacher, with the learnt band, with phrases, with all three; and with a
 fixed top-p mask that keeps as much of the teacher's mass as the band does. It writes `results.json`, `results.md` and
 `semantic_revision.png` into `--workdir`. About 12 minutes of processor time; it was run in two parts on two CPU cores
-that were busy with other work, so that the time of the whole on quiet cores is an estimate: 8 to 9 minutes. Measured
-2026-11-21, test split after the last step, mean ± s.d. of 2 seeds; differences from SFT are taken seed by seed:
+that were busy with other work, with the teacher and seed 0's start of the search of rates, whose settings are these, so
+that the time of the whole on quiet cores is an estimate: 8 to 9 minutes. Measured 2026-11-21, test split after the last
+step, mean ± s.d. of 2 seeds; differences from SFT are taken seed by seed:
 
                      ROUGE-L       nats a byte     ROUGE-L, SFT less   nats, SFT less    teacher's nats of samples
     teacher          86.9          0.173

@@ -17,7 +17,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-MAPS = 20_000  # of the 65,530 memory maps that Linux gives a process
+MAPS = 30_000  # of the 65,530 memory maps that Linux gives a process
 
 gc.freeze()  # what is imported stays
 gc.set_threshold(50_000, 20, 50)  # tracing makes many small objects, and looking through all of them is slow

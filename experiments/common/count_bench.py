@@ -13,7 +13,7 @@ from scipy import stats
 
 import jkd
 from experiments.common.figure import panels
-from experiments.common.table import Row, print_table, write_results
+from experiments.common.table import Row, folder_of, print_table, write_results
 from jkd import curiosity, nets, optim, train
 from jkd.data import control_tasks
 from jkd.model import Model
@@ -223,11 +223,6 @@ def run(
     if train.distributed.primary():
         plot_bench(workdir / "counts.png", points)
     return rows
-
-
-def folder_of(label: str) -> str:
-    """A row's folder."""
-    return label.lower().replace(",", "").replace(" ", "_")
 
 
 def rows_of(found: Mapping[str, Sequence[Any]], columns: Mapping[str, Any]) -> list[Row]:

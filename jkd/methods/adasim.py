@@ -172,29 +172,16 @@ def adasim(
     _check.within("center_momentum", center_momentum, 0, 1)
     _check.positive_integer("window", window)
     _check.positive_integer("topk", topk)
-    ids = np.sort(np.asarray(pool)).astype(np.int32)
-    if ids.ndim != 1 or len(ids) <= topk or (np.diff(ids) == 0).any():
-        raise ValueError(f"pool has shape {ids.shape}; expected different integers [N], more than topk={topk}.")
+    ids = _ids(pool, topk)
     network = _of_pairs(with_head(backbone, head))
     inner = distill(
         student=network,
         objective=_objective(student_temperature),
         optimizer=_optimizer(learning_rate, weight_decay, max_norm, frozen_steps),
     )
-    parts = _Parts(
-        network,
-        inner,
-        ids,
-        views,
-        choose or adaptive(topk=topk),
-        window,
-        topk,
-        represent,
-        _scheduled(momentum),
-        center_momentum,
-        _scheduled(teacher_temperature),
-        watch,
-    )
+    keep, warmth = _scheduled(momentum), _scheduled(teacher_temperature)
+    choose = choose or adaptive(topk=topk)
+    parts = _Parts(network, inner, ids, views, choose, window, topk, represent, keep, center_momentum, warmth, watch)
 
     def deployed(state: AdaSimState) -> Variables:
         return part(state.teacher, "backbone")
@@ -217,6 +204,14 @@ class _Parts(NamedTuple):
     center_momentum: float
     teacher_temperature: Callable[[Any], Any]
     watch: Watch | None
+
+
+def _ids(pool: Any, topk: int) -> np.ndarray:
+    """The ids of the images in ascending order."""
+    ids = np.sort(np.asarray(pool)).astype(np.int32)
+    if ids.ndim != 1 or len(ids) <= topk or (np.diff(ids) == 0).any():
+        raise ValueError(f"pool has shape {ids.shape}; expected different integers [N], more than topk={topk}.")
+    return ids
 
 
 def _init(parts: _Parts, key: Array, batch: Batch) -> AdaSimState:

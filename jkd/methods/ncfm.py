@@ -129,17 +129,9 @@ def ncfm(
         _check.positive_integer(name, value)
     _check.positive("learning_rate", learning_rate)
     _check.not_negative("calibration_weight", calibration_weight)
+    compare, frequencies, weight = discrepancy or characteristic(), num_frequencies, calibration_weight
     parts = _Parts(
-        network,
-        num_classes,
-        images_per_class,
-        factor,
-        normalize,
-        discrepancy or characteristic(),
-        num_frequencies,
-        sampler,
-        calibration_weight,
-        strategy,
+        network, num_classes, images_per_class, factor, normalize, compare, frequencies, sampler, weight, strategy
     )
     rules = _Rules(
         optax.adamw(learning_rate, weight_decay=weight_decay),
