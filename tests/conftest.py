@@ -15,12 +15,14 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_cpu_enable_async_dispatch", False)  # a tenth less of processor time, the answers being so small
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 MAPS = 30_000  # of the 65,530 memory maps that Linux gives a process
 
 gc.freeze()  # what is imported stays
-gc.set_threshold(50_000, 20, 50)  # tracing makes many small objects, and looking through all of them is slow
+gc.set_threshold(50_000, 20, 500)  # tracing makes many small objects, and looking through all of them is slow
 
 
 @pytest.hookimpl(trylast=True)

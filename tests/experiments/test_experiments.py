@@ -14,6 +14,7 @@ import pytest
 
 from jkd import io, nets
 from tests.experiments.commands import run
+from tests.quick import XLA_FLAGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ def smoke(tmp_path_factory):
     """A finished smoke run."""
     workdir = tmp_path_factory.mktemp("dot")
     command = [sys.executable, "-m", "experiments.dot", "--smoke", f"--workdir={workdir}"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA_FLAGS}
     return workdir, subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
