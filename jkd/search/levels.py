@@ -36,6 +36,11 @@ def options_at(levels: Sequence[Level], prefix: Candidate) -> tuple[Any, ...]:
     return options
 
 
+def described(levels: Sequence[Level]) -> list[Any]:
+    """The levels as plain values, by which a file tells one search from another; of a function, that it is one."""
+    return ["function" if callable(level) else list(level) for level in levels]
+
+
 def forced(levels: Sequence[Level], prefix: Candidate) -> Candidate:
     """The prefix with the choices behind it that are none: levels of one option."""
     while len(prefix) < len(levels):

@@ -8,7 +8,7 @@ import numpy as np
 
 from jkd import _check
 from jkd.search.journal import Evaluation
-from jkd.search.levels import Candidate, Level, roll_out
+from jkd.search.levels import Candidate, Level, described, roll_out
 from jkd.search.loop import Evaluate, SearchResult, run
 from jkd.search.tree import Tree, backpropagate, expand, select
 
@@ -82,6 +82,6 @@ def mcts(
         key=key,
         confirm=confirm,
         path=path,
-        identity={"search": "mcts", "exploration": exploration, "levels": len(options_per_level)},
+        identity={"search": "mcts", "exploration": exploration, "levels": described(options_per_level)},
         tree_of=tree_of,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from jkd import _check
 from jkd.search.journal import Evaluation
-from jkd.search.levels import Candidate, Level, options_at
+from jkd.search.levels import Candidate, Level, described, options_at
 from jkd.search.loop import Evaluate, SearchResult, run
 
 
@@ -147,7 +147,7 @@ def tpe_search(
             prefix = (*prefix, trial.suggest_categorical(name, distribution.choices))
         return prefix, 0
 
-    identity = {"search": "tpe", "startup": startup, "levels": len(options_per_level)}
+    identity = {"search": "tpe", "startup": startup, "levels": described(options_per_level)}
     return run(propose, evaluate, budget=budget, key=key, confirm=confirm, path=path, identity=identity)
 
 

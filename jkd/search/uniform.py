@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jkd.search.journal import Evaluation
-from jkd.search.levels import Candidate, Level, roll_out
+from jkd.search.levels import Candidate, Level, described, roll_out
 from jkd.search.loop import Evaluate, SearchResult, run
 
 
@@ -50,5 +50,5 @@ def random_search(
         del log
         return roll_out(options_per_level, (), rng), 0
 
-    identity = {"search": "random", "levels": len(options_per_level)}
+    identity = {"search": "random", "levels": described(options_per_level)}
     return run(propose, evaluate, budget=budget, key=key, confirm=confirm, path=path, identity=identity)

@@ -136,6 +136,17 @@ def test_files_of_other_searches_and_damaged_ones_are_refused(tmp_path):
         search.mcts(LEVELS, reward, budget=0, key=KEY)
 
 
+def test_a_file_of_other_options_is_refused(tmp_path):
+    def find(first):
+        return search.random_search(
+            [first, (3,)], lambda candidate, seed: candidate[0], budget=2, key=KEY, path=tmp_path / "search.json"
+        )
+
+    find((1, 2))
+    with pytest.raises(ValueError, match=r"levels: \[\[1, 2\], \[3\]\] there, \[\[1, 4\], \[3\]\] now"):
+        find((1, 4))
+
+
 def test_without_optuna_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     for find in (lambda: search.tpe_suggest([], {}, KEY), lambda: search.tpe_search(LEVELS, reward, budget=1, key=KEY)):
