@@ -27,12 +27,20 @@ def data_axis(name: str, *, gather: bool = False) -> Iterator[None]:
         _GATHER.reset(tokens[1])
 
 
+def setting() -> tuple[str | None, bool]:
+    """The axis's name, if it has one here, and whether objectives see all devices' rows: what a trace depends on."""
+    return _NAME.get(), _GATHER.get()
+
+
 def alone(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """`fun` as on the only device of an axis `data`, where but shapes are asked for: a network may name that axis."""
+    """`fun` as on the only device of an axis `data`, where a network names one; for shapes, where no axis is there."""
 
     def call(*args: Any) -> Any:
-        found = jax.vmap(lambda _: fun(*args), axis_name="data")(jnp.zeros(1))
-        return jax.tree.map(lambda x: x[0], found)
+        try:
+            return fun(*args)
+        except NameError:  # of the axis, which `pmap` will map
+            found = jax.vmap(lambda _: fun(*args), axis_name="data")(jnp.zeros(1))
+            return jax.tree.map(lambda x: x[0], found)
 
     return call
 

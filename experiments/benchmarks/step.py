@@ -152,7 +152,7 @@ def _define_flags() -> None:
     flags.DEFINE_list("precisions", ["float32"], "Of float32 and bfloat16.")
     flags.DEFINE_list("sources", ["live", "cached"], "Of live and cached: where the teacher's logits come from.")
     flags.DEFINE_list("rivals", ["eager", "compile"], "Of eager and compile; empty does without PyTorch.")
-    flags.DEFINE_integer("rounds", 5, "Rounds that are counted, after one that is not.", 1)
+    flags.DEFINE_integer("rounds", 9, "Rounds that are counted, after one that is not.", 1)
     flags.DEFINE_bool("language", True, "Time the language-model loss too.")
     flags.DEFINE_integer("tokens", 512, "Tokens of the language-model loss.", 1)
     flags.DEFINE_integer("vocabulary", 32_768, "Its vocabulary.", 2)

@@ -18,8 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grain  # noqa: F401  what a run imports when it needs it, children find here
 import jax
 import numpy as np
+import orbax.checkpoint  # noqa: F401
+import tensorboardX  # noqa: F401
 
 from experiments.common import small_run
 from jkd import train

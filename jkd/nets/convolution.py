@@ -20,6 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 
 Array = jax.Array
 Padding = Sequence[tuple[int, int]]
+_APART = jax.__version_info__ >= (0, 11)
 
 
 def convolve(
@@ -49,6 +50,8 @@ def convolve(
         fast = functools.partial(_pointwise, strides=strides, groups=groups, precision=precision)
     elif groups == x.shape[-1] == kernel.shape[-1]:
         fast = functools.partial(_depthwise, strides, padding)
+    elif _APART:
+        fast = functools.partial(_apart, plain)
     else:
         return plain(x, kernel)
     return lax.platform_dependent(x, kernel, cpu=fast, default=plain)
@@ -67,6 +70,15 @@ def as_linen(
     """`convolve` as `flax.linen.Conv(conv_general_dilated=...)` calls it; dilations are those of 1."""
     del fixed
     return convolve(x, kernel, strides, padding, groups=feature_group_count, precision=precision)
+
+
+def _apart(plain: Any, x: Array, kernel: Array) -> Array:
+    """The same of an input that exists by itself, and so does its gradient.
+
+    Otherwise normalisation and activation are computed again within the transposition that the weight gradient begins
+    with, entry by entry. A tenth of a ResNet's step with JAX 0.11; nothing with 0.10.
+    """
+    return plain(lax.optimization_barrier(x), kernel)
 
 
 def _plain(x: Array, kernel: Array, *, strides: Any, padding: Any, groups: int, precision: Any) -> Array:

@@ -188,7 +188,8 @@ class _Run:
         """The step to go on from, and what is carried into it."""
         place = self.placement
         state = place.init(self.distiller.init, jax.random.key(seed), batch)
-        carry = place.single(place.state(stepping.initial_carry(self.distiller, state, teacher, batch)))
+        carry = stepping.initial_carry(self.distiller, state, teacher, batch, shapes=place.shapes)
+        carry = place.single(place.state(carry))
         restored = self.checkpoints.restore(carry) if self.checkpoints is not None else None
         start, carry = restored if restored is not None else (0, carry)
         self.writer = MetricsWriter(self.directory, start)
@@ -240,9 +241,7 @@ class _Run:
         if not self.schedule.due(self.schedule.log_every, step):
             return carry, None
         held = _Held(step, carry.window, jnp.copy(carry.streak))  # the carry's own is donated to the next step
-        return carry._replace(
-            window=self.placement.state(stepping.empty_window(self.placement.single(carry.window)))
-        ), held
+        return carry._replace(window=stepping.emptied(carry.window)), held
 
     def log(self, held: "_Held", bar: Bar) -> None:
         """Writes a line of training means, and stops a run that has gone bad."""

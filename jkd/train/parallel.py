@@ -29,6 +29,7 @@ class Placement(NamedTuple):
       batch: puts a host batch, this process's rows, on the devices.
       init: runs `f(key, batch) -> state`, compiled, on a host batch; no device holds a whole state that is split.
       compile: compiles `(carry, teacher, batch) -> carry`; the carry is donated, the teacher is not.
+      shapes: `(f, *args) -> ` the shapes of what a step returns, found from a trace that `compile` then uses again.
       single: what one device holds of a placed state, as plain arrays; a state that is split stays so.
     """
 
@@ -39,6 +40,7 @@ class Placement(NamedTuple):
     batch: Callable[[Any], Any]
     init: Callable[[Callable[..., Any], jax.Array, Any], Any]
     compile: Callable[[Callable[..., Any]], Callable[..., Any]]
+    shapes: Callable[..., Any]
     single: Callable[[Any], Any]
 
 
@@ -104,7 +106,16 @@ def jit_placement(
     def put_state(tree: Any) -> Any:
         return _put(tree, placed(tree))
 
-    return Placement(count, shard, put_state, put_teacher, put_batch, init, compile_step, lambda tree: tree)
+    shapes = functools.partial(_shapes, mesh)
+    return Placement(count, shard, put_state, put_teacher, put_batch, init, compile_step, shapes, lambda tree: tree)
+
+
+def _shapes(mesh: Mesh, fun: Callable[..., Any], *args: Any) -> Any:
+    """Traces with arguments that look as if they were on the mesh, as those of the compiled step are."""
+    there = NamedSharding(mesh, PartitionSpec())
+    looks = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=there), args)
+    with jax.set_mesh(mesh):
+        return jax.eval_shape(fun, *looks)
 
 
 def _compiled_late(step: Callable[..., Any], mesh: Mesh, placed: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -193,7 +204,7 @@ def pmap_placement(
     def single(tree: Any) -> Any:
         return jax.tree.map(lambda x: x[0], tree)
 
-    return Placement(count, (0, 1), replicate, put_teacher, put_batch, init, compile_step, single)
+    return Placement(count, (0, 1), replicate, put_teacher, put_batch, init, compile_step, jax.eval_shape, single)
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

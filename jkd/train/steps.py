@@ -52,7 +52,7 @@ def _counted(advance: Callable[..., tuple[Any, Metrics]]) -> Callable[[Carry, An
     """A method's step with its metrics added up."""
 
     def step(carry: Carry, teacher: Any, batch: Any) -> Carry:
-        state, metrics = advance(carry.state, teacher, batch)
+        state, metrics = _traced_once(advance, axis.setting())(carry.state, teacher, batch)
         window = jax.tree.map(jnp.add, carry.window, metrics)
         bad = [total > 0 for name, (total, _) in metrics.items() if name.startswith("nonfinite/")]
         streak = jnp.where(jnp.stack(bad).any(), carry.streak + 1, 0) if bad else carry.streak
@@ -83,21 +83,37 @@ def several(step: Callable[[Carry, Any, Any], Carry]) -> Callable[[Carry, Any, t
     return steps
 
 
-def initial_carry(distiller: Distiller, state: Any, teacher: Any, batch: Any) -> Carry:
-    """A carry with an empty window; the step's metrics are found from shapes alone."""
-    _, metrics = jax.eval_shape(_alone(distiller.step), state, teacher, batch)
+def initial_carry(
+    distiller: Distiller, state: Any, teacher: Any, batch: Any, *, shapes: Callable[..., Any] = jax.eval_shape
+) -> Carry:
+    """A carry with an empty window; the step's metrics are found from shapes alone.
+
+    With the `shapes` of the placement that compiles the step, it is not traced again for that.
+    """
+    advance = axis.alone(_traced_once(distiller.step, axis.setting()))
+    _, metrics = shapes(advance, state, teacher, batch)
     return Carry(state, empty_window(metrics), jnp.int32(0))
 
 
 @functools.lru_cache(maxsize=16)
-def _alone(advance: Callable[..., tuple[Any, Metrics]]) -> Callable[..., tuple[Any, Metrics]]:
-    """One such function for each step, so that the runs after the first need not trace it."""
-    return axis.alone(advance)
+def _traced_once(advance: Callable[..., tuple[Any, Metrics]], setting: Any) -> Callable[..., tuple[Any, Metrics]]:
+    """A step that JAX traces once for each form of its arguments and each setting of the axis."""
+    del setting
+    return jax.jit(advance, inline=True)
 
 
 def empty_window(metrics: Metrics) -> Metrics:
     """Zeros in the form of `metrics`."""
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+
+
+def emptied(window: Metrics) -> Metrics:
+    """The same with zeros, on the same devices: one small program."""
+    return jax.jit(_zeros, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, window))(window)
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
 
 
 def means(window: Metrics) -> dict[str, float]:

@@ -217,14 +217,14 @@ def test_jit_eager_and_vmap_agree(loss, quick):
 
 def test_gradients_are_those_of_differences(loss, tables, x64):
     inputs = loss.make(seed=3, dtype=jnp.float64)
-    _, gradients = loss.evaluate(inputs)
+    _, gradients = loss.evaluate(inputs, WHOLE)
     learnt = {name: inputs[name] for name in gradients if not loss.is_constant(name)}
 
     def total(chosen):
-        return jnp.sum(loss.evaluate({**inputs, **chosen})[0])
+        return jnp.sum(loss.evaluate({**inputs, **chosen}, WHOLE)[0])
 
     def total_vjp(chosen):
-        value, gradients = loss.evaluate({**inputs, **chosen})
+        value, gradients = loss.evaluate({**inputs, **chosen}, WHOLE)
         return jnp.sum(value), lambda slope: (jax.tree.map(lambda g: slope * g, {n: gradients[n] for n in chosen}),)
 
     if loss.name in tables["part is constant"]:
