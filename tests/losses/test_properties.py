@@ -206,10 +206,10 @@ def test_split(loss):
     assert_close(value[:2], first)
 
 
-def test_jit_eager_and_vmap_agree(loss, quick):
+def test_jit_and_vmap_agree(loss, quick):
+    """Uncompiled, operation by operation, losses run in the examples of their docstrings."""
     problems = [loss.make(seed=seed) for seed in (0, 1)]
     compiled = jnp.stack([loss.evaluate(inputs, WHOLE)[0] for inputs in problems])
-    assert_close(loss.call(problems[0], WHOLE), compiled[0])
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *problems)
     mapped = quick(jax.vmap(lambda inputs: loss.call(inputs, WHOLE)))
     assert_close(mapped(stacked), compiled)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.common import broken_runs
+from tests.experiments.commands import run
 from tests.trust import flag_cases
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def test_every_trial_holds_and_is_told(smoke):
 
 def test_a_folder_of_something_else_is_not_emptied(smoke, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    done = soak(tmp_path)
+    done = run("experiments.trust", "--smoke", f"--workdir={tmp_path}")
     assert done.returncode == 1
     assert "holds something else and would be emptied; use another one." in " ".join(done.stderr.split())
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
