@@ -11,8 +11,8 @@ maps applied to every stage. Ten random candidates are trained in full as well, 
 anything. It writes `results.json`, `search.json`, `tree.png`, `rewards.png`, `curves.png` and `chart.png` into
 `--workdir`; a search that is stopped goes on where it was.
 
-Measured 2026-11-21, two CPU cores shared with other work (load 5 to 6), 11 minutes. Test accuracy after the last step
-in per cent, 3 seeds; proxy reward of the chosen candidate, its two seeds:
+Measured 2026-11-22, two CPU cores, 5 minutes. Test accuracy after the last step in per cent, 3 seeds; proxy reward of
+the chosen candidate, its two seeds:
 
     teacher                           98.10
     student alone                     91.33 ± 1.19

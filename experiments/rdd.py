@@ -2,9 +2,9 @@
 
 python -m experiments.rdd
 
-Measured 2026-11-21 on two cores of an AMD EPYC that were busy with other work; mean ± s.d. over three seeds.
+Measured 2026-11-22 on two cores of an AMD EPYC, 4 min 50 s with the bench and the maze; mean ± s.d. over three seeds.
 
-Count bench, 2 min 50 s of CPU time. 100 states met 1 to 1000 times, in random order; a predictor (MLP 256-256) learns
+Count bench. 100 states met 1 to 1000 times, in random order; a predictor (MLP 256-256) learns
 from all visits together (1500 Adam steps, 3e-3 to 0) or in passing (chunks of 2048, four passes, 3e-4), each visit with
 the target that was drawn for it. Theory of RDD: the bonus is 1 / n, so all three figures are 1, -1 and 1.
 
@@ -24,8 +24,7 @@ nothing; with coordinates the rarest states' draws are not yet fitted (2500 step
 passing, as agents learn, no bonus is 1 / n and RDD ranks states worst: a constant rate forgets old draws and leaves a
 floor of noise.
 
-Serpentine of 10 x 10 cells, the only reward 36 steps away: 1024 copies, 100 updates, 9 minutes for five rows on cores
-that were shared for part of it:
+Serpentine of 10 x 10 cells, the only reward 36 steps away: 1024 copies, 100 updates:
 
 | | cells visited, of 100 | first success (update) | success, last tenth (%) | Spearman with 1/n |
 |---|---:|---:|---:|---:|
