@@ -22,11 +22,11 @@ validation gallery is half of the teacher's there (54.9); k: thousands of parame
 Of two of the three seeds from chance (both losses) the steps to half are means; the others do not get there in 400.
 
 Reproduced: weights that are inherited are worth most, 12 to 14 points of R@1, and reach half of the teacher's with a
-sixth of the steps; masks that are learnt keep more than cutting by hand, with fewer parameters, and nearly what the teacher
-has. (They begin with all of its weights, so their steps to half say nothing.) Not reproduced: affinities are no better
-than pairs, whether from chance or from weights. The teacher is a weak one, 54.9 in validation but 45.9 on the test
-gallery, which is short of what was wanted, and pairs are plentiful here: what it knows beyond them may be little. It
-mostly tells colours; shapes take longer, as zero-shot and the false captions show, where rows do not differ. Chosen
+sixth of the steps; masks that are learnt keep more than cutting by hand, with fewer parameters, and nearly what the
+teacher has. (They begin with all of its weights, so their steps to half say nothing.) Not reproduced: affinities are no
+better than pairs, whether from chance or from weights. The teacher is a weak one, 54.9 in validation but 45.9 on the
+test gallery, which is short of what was wanted, and pairs are plentiful here: what it knows beyond them may be little.
+It mostly tells colours; shapes take longer, as zero-shot and the false captions show, where rows do not differ. Chosen
 with seed 100 on the validation gallery, affinity, 100 steps: rates of 1e-3 and 3e-3 from chance (3e-3 learns nothing),
 5e-4 and 2e-3 from weights (38.7 and 37.7); contrast has the same rates, and the masks' rate was not searched. Teachers
 of at most two objects or smaller ones ended below 40. The paper: weight inheritance trains 1.4 to 7.8 times as fast;

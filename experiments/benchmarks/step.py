@@ -11,10 +11,12 @@ those of this machine in this run: the best rates of a large matrix product and 
 is the longer of its products at the one and its bytes, as XLA counts them, at the other.
 """
 
+import importlib.util
 import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +138,14 @@ def _row(times: Times, flops: float | None, accessed: float | None, ceiling: Any
 def machine() -> dict[str, Any]:
     """What this ran on."""
     device = jax.devices()[0]
+    torch = {"torch": metadata.version("torch")} if importlib.util.find_spec("torch") is not None else {}
     return {
         "device": device.device_kind,
         "platform": device.platform,
         "system": platform.platform(),
         "jax": jax.__version__,
         "python": platform.python_version(),
+        **torch,
     }
 
 

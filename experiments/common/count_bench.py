@@ -124,16 +124,12 @@ def run_bench(
         raise ValueError("the bench is for bonuses with a predictor.")
     teacher = bonus.teacher.init(jax.random.key(1000 + seed), bench.features)
     drawn = np.asarray(bonus.draw(jax.random.key(2000 + seed), bench.visits.shape))
-    if online:
-        order = in_passing(len(bench.visits), seed=seed)
-        batches: Any = InPassing(bench.features, drawn, bench.visits, order)
-        steps = len(order)
-    else:
-        batches = AllVisits(bench.features, drawn, bench.visits)
+    order = in_passing(len(bench.visits), seed=seed) if online else None
+    steps = steps if order is None else len(order)
     found = train.fit(
-        _fitting(predictor, bonus, None if online else steps),
+        _fitting(predictor, bonus, steps if order is None else None),
         teacher,
-        batches,
+        _met(bench, drawn, order),
         steps=steps,
         workdir=folder,
         seed=seed,
@@ -150,6 +146,13 @@ def run_bench(
     )
     values = np.asarray(bonus.bonus(ours, theirs, jnp.asarray(bench.counts)), np.float64)
     return Point(agreement(values, bench.counts), bench.counts, values)
+
+
+def _met(bench: control_tasks.CountBench, drawn: np.ndarray, order: np.ndarray | None) -> Any:
+    """The visits all together, or in an order."""
+    if order is None:
+        return AllVisits(bench.features, drawn, bench.visits)
+    return InPassing(bench.features, drawn, bench.visits, order)
 
 
 @functools.cache

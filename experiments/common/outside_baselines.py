@@ -1,5 +1,6 @@
 """Baselines that need no teacher: smoothed labels, labels on turned images, and a network's own last epoch."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jkd import data, losses, methods
+from jkd import data, losses, methods, optim
 from jkd.data.rotations import TURNS
 from jkd.distiller import Batch, Distiller, DistillState, distill
 from jkd.model import Model, Outputs, Variables
@@ -75,14 +76,12 @@ def ps_kd(
     """
     del teacher
 
-    def share(step: Any) -> jax.Array:
-        return alpha * jnp.asarray(step // steps_per_epoch, jnp.float32) / (steps / steps_per_epoch)
-
+    share = functools.partial(_share, alpha, steps_per_epoch, steps / steps_per_epoch)
     inner = distill(
         student=student,
         teacher=student,
         objective=_labels_and_before,
-        optimizer=optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum)),
+        optimizer=optim.sgd(learning_rate, momentum=momentum, weight_decay=weight_decay),
         transform=transform,
         accumulate=accumulate,
         weights={"task": lambda step: 1 - share(step), "distill": share},
@@ -101,6 +100,11 @@ def ps_kd(
         return ProgressiveState(after, previous), metrics
 
     return Distiller(init, step, lambda state: inner.student(state.inner))
+
+
+def _share(alpha: float, steps_per_epoch: int, epochs: float, step: Any) -> jax.Array:
+    """How much the student of before says."""
+    return alpha * jnp.asarray(step // steps_per_epoch, jnp.float32) / epochs
 
 
 def _labels_and_before(ours: Outputs, before: Outputs, batch: Batch) -> Mapping[str, jax.Array]:

@@ -136,9 +136,7 @@ def fit(
         raise ValueError(f"select={select!r} needs evaluators; pass evaluate={{'validation': …}}.")
     schedule = Schedule(steps, log_every, eval_every, checkpoint_every, steps_per_call)
     if isinstance(teacher, TeacherCache):
-        if teacher_evaluate:
-            raise ValueError("teacher_evaluate needs the teacher itself, not its cache; evaluate it before this run.")
-        data, teacher = teacher.attach(data, **_preprocessing(distiller)), ()
+        data, teacher = _attached(distiller, teacher, data, teacher_evaluate), ()
     directory = Path(workdir) if workdir is not None else None
     if directory is not None:
         workdirs.claim(directory, {"seed": seed, "steps": steps, "log_every": log_every, **(config or {})})
@@ -152,9 +150,12 @@ def fit(
             return run.loop(carry, placement.teacher(teacher), data, start, bar, stopped)
 
 
-def _preprocessing(distiller: Distiller) -> dict[str, Any]:
-    """The transform of a `jkd.distill`, for a cache to compare; other methods do not say theirs."""
-    return {"transform": distiller.step.transform} if hasattr(distiller.step, "transform") else {}
+def _attached(distiller: Distiller, cache: TeacherCache, data: Any, teacher_evaluate: Any) -> Any:
+    """Batches with the cache's outputs; it compares the transform, which a `jkd.distill` says and others do not."""
+    if teacher_evaluate:
+        raise ValueError("teacher_evaluate needs the teacher itself, not its cache; evaluate it before this run.")
+    step = distiller.step
+    return cache.attach(data, **({"transform": step.transform} if hasattr(step, "transform") else {}))
 
 
 class _Held(NamedTuple):

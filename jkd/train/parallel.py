@@ -90,11 +90,7 @@ def jit_placement(
         tree = _cast(tree, teacher_dtype)
         return _put(tree, shardings(tree, mesh, rules=teacher_rules, smallest=smallest if teacher_split else _NEVER))
 
-    def put_batch(batch: Any) -> Any:
-        _check_divisible(batch, count // shard[1])
-        if shard[1] == 1:
-            return jax.device_put(batch, split)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, np.asarray(x)), batch)
+    put_batch = functools.partial(_put_rows, split, count // shard[1], shard[1] == 1)
 
     def init(fun: Callable[..., Any], key: jax.Array, batch: Any) -> Any:
         args = _put(key, NamedSharding(mesh, PartitionSpec())), put_batch(batch)
@@ -108,6 +104,14 @@ def jit_placement(
 
     shapes = functools.partial(_shapes, mesh)
     return Placement(count, shard, put_state, put_teacher, put_batch, init, compile_step, shapes, lambda tree: tree)
+
+
+def _put_rows(split: NamedSharding, parts: int, whole: bool, batch: Any) -> Any:
+    """Splits this process's rows over its devices, which are all there are if they are the `whole` batch."""
+    _check_divisible(batch, parts)
+    if whole:
+        return jax.device_put(batch, split)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, np.asarray(x)), batch)
 
 
 def _shapes(mesh: Mesh, fun: Callable[..., Any], *args: Any) -> Any:
