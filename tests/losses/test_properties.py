@@ -117,12 +117,11 @@ def test_axes_of_length_one(loss, tables, axes):
         assert_finite(loss.evaluate(inputs, np.ones(sizes.B, bool)))
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=lambda d: jnp.dtype(d).name)
-def test_all_axes_of_length_one_in_half_precision(loss, tables, dtype):
-    """Values are finite; gradients are too, or too large for the type, but never NaN."""
+def test_all_axes_of_length_one_in_float16(loss, tables):
+    """Values are finite; gradients are too, or too large for the type, but never NaN; bfloat16 ends where float32 does."""
     sizes = tables["sizes"](**dict.fromkeys("BCDEH", 1))
     for fill in ("random", "1e4", "zeros"):
-        value, gradients = loss.evaluate(loss.make(fill, dtype, sizes=sizes), np.ones(1, bool))
+        value, gradients = loss.evaluate(loss.make(fill, jnp.float16, sizes=sizes), np.ones(1, bool))
         assert_finite(value)
         assert not any(np.isnan(leaf).any() for leaf in leaves(gradients))
 
