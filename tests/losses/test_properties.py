@@ -118,7 +118,7 @@ def test_axes_of_length_one(loss, tables, axes):
 
 
 def test_all_axes_of_length_one_in_float16(loss, tables):
-    """Values are finite; gradients are too, or too large for the type, but never NaN; bfloat16 ends where float32 does."""
+    """Values are finite, gradients too or too large for the type, but never NaN. bfloat16 ends where float32 does."""
     sizes = tables["sizes"](**dict.fromkeys("BCDEH", 1))
     for fill in ("random", "1e4", "zeros"):
         value, gradients = loss.evaluate(loss.make(fill, jnp.float16, sizes=sizes), np.ones(1, bool))
