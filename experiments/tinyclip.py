@@ -5,11 +5,11 @@ python -m experiments.tinyclip
 Captioned shapes (`jkd.data.shapes_captions`), up to three in a scene, 8,000 scenes in four wordings. A pair of towers
 (width 64, four layers for images, two for texts) is trained on pairs as CLIP is, 1,200 steps of 96; students with half
 of its layers start from chance or from its weights and learn from pairs or from its affinities for 400 steps; masks
-learnt in two stages, on all of its weights, leave a network of their own. Measured 2026-11-21 on two CPU cores that
-other programs shared: 13 minutes, 11 of CPU time. Only two seeds; after the last step, per cent. R@1 and R@5: of 256
-test scenes of different contents (chance 0.4); few: R@1 of 80, of seen and of novel compositions; zero-shot: one of 48
-prompts for an object, of seen and of novel pairs; true: the right one of 16 captions; half: steps until R@1 on the
-validation gallery is half of the teacher's there (54.9); k: thousands of parameters:
+learnt in two stages, on all of its weights, leave a network of their own. Measured 2026-11-22 on two CPU cores: 7 min
+18 s for two seeds, the default. Three seeds here; after the last step, per cent. R@1 and R@5: of 256 test scenes of
+different contents (chance 0.4); few: R@1 of 80, of seen and of novel compositions; zero-shot: one of 48 prompts for an
+object, of seen and of novel pairs; true: the right one of 16 captions; half: steps until R@1 on the validation gallery
+is half of the teacher's there (54.9); k: thousands of parameters:
 
                                 R@1         R@5    few, seen  few, novel  zero, seen zero, novel        true  half    k
     teacher                    45.9        94.5         78.8        86.2        21.7        20.8        12.5   240  326
