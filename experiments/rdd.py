@@ -44,7 +44,19 @@ without), rollouts of 8 steps (50 at update 100), an entropy weight of .01, rate
 deterministic), and 20 x 20 cells (152 steps to the goal; after 150 updates at 3e-4 RDD with the mean of 1 had seen 59
 of 400, no bonus 34).
 
-The warehouse: python -m experiments.rdd --task=agv --copies=64 --rollout=128 --updates=400 (not measured).
+The warehouse, whose goal is far from the start: python -m experiments.rdd --task=agv --copies=64 --rollout=128
+--updates=250 (about 6 minutes beside another program):
+
+| | cells visited | first success (update) | success, last tenth (%) |
+|---|---:|---:|---:|
+| no bonus | 85 ± 30 | never | 0 |
+| RDD | 320 ± 2 | 124 ± 43 | 8 ± 7 |
+| RND | 317 ± 5 | 120 ± 28 | 2 ± 2 |
+| DRND | 301 ± 17 | 180 ± 45 | 0.6 ± 0.1 |
+| exact counts | 319 ± 2 | 180 ± 30 | 87 ± 14 |
+
+Every bonus finds the goal with every seed, no bonus never does. The means have the paper's order (RDD, RND, DRND), by
+little of what counts reach. Settings are the maze's but for copies and rollout; none were chosen here.
 """
 
 import functools
