@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd import losses
+from tests.compiled import losses
 
 RNG = np.random.default_rng(0)
 STUDENT = RNG.normal(size=(4, 5)).astype(np.float32)

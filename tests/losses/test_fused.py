@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd import losses, ops
+from tests.compiled import losses, ops
 from tests.quick import QUICK
 
 N, V, H, WIDE = 7, 11, 3, 5

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jkd import losses, ops
+from tests.compiled import losses, ops
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd import losses
+from tests.compiled import losses
 
 TAILS = ("bucket", "renormalize", "zero")
 V, K = 12, 4

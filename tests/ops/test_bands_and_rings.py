@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd import losses, ops
+from tests.compiled import losses, ops
 
 LOG_PROBS = jax.nn.log_softmax(3 * jax.random.normal(jax.random.key(0), (5, 40)))
 

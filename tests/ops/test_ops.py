@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from jkd import ops
+from tests.compiled import ops
 
 
 def normal(*shape, seed=0):

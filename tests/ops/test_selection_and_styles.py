@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd import ops
+from tests.compiled import ops
 
 RNG = np.random.default_rng(0)
 
