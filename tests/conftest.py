@@ -19,7 +19,7 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)  # a tenth less of pro
 jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
-MAPS = 30_000  # of the 65,530 memory maps that Linux gives a process
+MAPS = 4_000  # of the 65,530 memory maps that Linux gives a process: a program takes three
 
 gc.freeze()  # what is imported stays
 gc.set_threshold(50_000, 20, 500)  # tracing makes many small objects, and looking through all of them is slow
@@ -27,7 +27,7 @@ gc.set_threshold(50_000, 20, 500)  # tracing makes many small objects, and looki
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Frees compiled programs between modules: ten thousand of them take all memory maps."""
+    """Frees compiled programs between modules: each slows the compiling of the next; ten thousand take all maps."""
     if (nextitem is None or nextitem.path != item.path) and memory_maps() > MAPS:
         jax.clear_caches()
         gc.collect()
