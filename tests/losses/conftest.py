@@ -110,26 +110,38 @@ LOSSES = sorted(set(jkd.losses.__all__) - limits.NOT_A_LOSS)
 
 
 def pytest_generate_tests(metafunc):
-    """Runs every test that takes `loss` for every loss, every test that takes `class_loss` for those on logits.
-
-    Of module scope, so that pytest runs all tests of a loss in a row: in one worker, which compiles it once.
-    """
-    if "loss" in metafunc.fixturenames:
-        metafunc.parametrize("loss", LOSSES, indirect=True, scope="module")
-    if "class_loss" in metafunc.fixturenames:
-        on_logits = [
-            name for name in LOSSES if "student_logits" in inspect.signature(getattr(jkd.losses, name)).parameters
-        ]
-        metafunc.parametrize("class_loss", on_logits, indirect=True, scope="module")
+    """Runs a test that takes `loss` for every loss, `masked_loss`: those with a mask, `class_loss`: those on logits."""
+    signatures = {name: inspect.signature(getattr(jkd.losses, name)).parameters for name in LOSSES}
+    families = {
+        "loss": LOSSES,
+        "masked_loss": [name for name in LOSSES if name not in limits.NO_WHERE],
+        "class_loss": [name for name in LOSSES if "student_logits" in signatures[name]],
+    }
+    for family in families.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(family, families[family], indirect=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """All tests of a loss in a row: in one worker, which compiles it once."""
+    of_losses = [i for i, item in enumerate(items) if subject(item)]
+    for i, item in zip(of_losses, sorted((items[i] for i in of_losses), key=subject), strict=True):
+        items[i] = item
+
+
+def subject(item):
+    """Name of the loss that a test is run for."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return params.get("loss") or params.get("masked_loss") or params.get("class_loss")
+
+
+@pytest.fixture
 def loss(request):
     """The case of the loss that the test is run for."""
     return find(request.param)
 
 
-class_loss = loss
+masked_loss = class_loss = loss
 
 
 @pytest.fixture

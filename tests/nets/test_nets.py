@@ -50,15 +50,17 @@ FOUR_STAGES = re.compile(r"vgg|mobilenet|cifar_resnet|resnet(18|34|50|101)$")
 
 
 def shapes_of(name, example, **fields):
-    """Shapes of variables, logits and sown features of a first pass, as in training, over three examples."""
+    """Shapes of parameters, logits, sown features and new statistics of a training step on three examples."""
     net = nets.create(name, fields.pop("num_classes", 7), **fields)
     inputs = jax.ShapeDtypeStruct((3, *example), jnp.float32)
 
     def once(key, x):
-        return net.init_with_output({"params": key, "dropout": key}, x, True, mutable=True)
+        variables = net.init(key, x)
+        logits, updated = net.apply(variables, x, True, mutable=["batch_stats", "intermediates"])
+        return variables, logits, updated
 
-    logits, variables = jax.eval_shape(once, jax.random.key(0), inputs)
-    sown = {key: value[0] for key, value in variables.pop("intermediates").items() if type(value) is tuple}
+    variables, logits, updated = jax.eval_shape(once, jax.random.key(0), inputs)
+    sown = {key: value[0] for key, value in updated["intermediates"].items() if type(value) is tuple}
     return variables, logits, sown
 
 
