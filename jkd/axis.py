@@ -38,7 +38,9 @@ def alone(fun: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         try:
             return fun(*args)
-        except NameError:  # of the axis, which `pmap` will map
+        except NameError as error:
+            if error.name is not None:  # a name of Python; that of an axis, which `pmap` will map, JAX does not set
+                raise
             found = jax.vmap(lambda _: fun(*args), axis_name="data")(jnp.zeros(1))
             return jax.tree.map(lambda x: x[0], found)
 

@@ -129,7 +129,7 @@ def run_bench(
     found = train.fit(
         _fitting(predictor, bonus, steps if order is None else None),
         teacher,
-        _met(bench, drawn, order),
+        _batches(bench, drawn, order),
         steps=steps,
         workdir=folder,
         seed=seed,
@@ -148,7 +148,7 @@ def run_bench(
     return Point(agreement(values, bench.counts), bench.counts, values)
 
 
-def _met(bench: control_tasks.CountBench, drawn: np.ndarray, order: np.ndarray | None) -> Any:
+def _batches(bench: control_tasks.CountBench, drawn: np.ndarray, order: np.ndarray | None) -> Any:
     """The visits all together, or in an order."""
     if order is None:
         return AllVisits(bench.features, drawn, bench.visits)

@@ -99,7 +99,11 @@ def initial_carry(
 def _traced_once(advance: Callable[..., tuple[Any, Metrics]], setting: Any) -> Callable[..., tuple[Any, Metrics]]:
     """A step that JAX traces once for each form of its arguments and each setting of the axis."""
     del setting
-    return jax.jit(advance, inline=True)
+
+    def own(*args: Any) -> tuple[Any, Metrics]:
+        return advance(*args)  # JAX remembers traces by function: this is another one for each setting
+
+    return jax.jit(own, inline=True)
 
 
 def empty_window(metrics: Metrics) -> Metrics:
@@ -109,11 +113,7 @@ def empty_window(metrics: Metrics) -> Metrics:
 
 def emptied(window: Metrics) -> Metrics:
     """The same with zeros, on the same devices: one small program."""
-    return jax.jit(_zeros, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, window))(window)
-
-
-def _zeros(tree: Any) -> Any:
-    return jax.tree.map(jnp.zeros_like, tree)
+    return jax.jit(empty_window, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, window))(window)
 
 
 def means(window: Metrics) -> dict[str, float]:

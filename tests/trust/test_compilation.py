@@ -76,3 +76,36 @@ def test_nothing_is_compiled_after_the_first_lines(caplog):
             progress=False,
         )
     assert compiled(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("placement", "times"), [(train.jit_placement, 1), (train.pmap_placement, 2)], ids=["jit", "pmap"]
+)
+def test_runs_of_one_distiller_trace_its_step_once(placement, times, tmp_path):
+    """Under pmap once more: what the metrics are is asked where there is no axis."""
+    distiller, traced = worlds.distiller(), []
+
+    def step(*args):
+        traced.append(1)
+        return distiller.step(*args)
+
+    def fit(workdir):
+        where = placement(jax.devices()[:2])
+        run = {"steps": 3, "log_every": 1, "placement": where, "progress": False}
+        train.fit(counting, worlds.teacher_variables(), worlds.Batches(), workdir=workdir, **run)
+
+    counting = distiller._replace(step=step)
+    fit(tmp_path / "first")
+    fit(tmp_path / "second")
+    assert len(traced) == times
+
+
+def test_a_name_that_a_step_misses_is_told_as_it_is():
+    """It is not taken for the name of an axis."""
+
+    def step(state, teacher, batch):
+        return missing(state)  # noqa: F821
+
+    with pytest.raises(NameError, match="name 'missing' is not defined") as found:
+        train.steps.initial_carry(worlds.distiller()._replace(step=step), {}, {}, {})
+    assert "vmap" not in "".join(map(str, found.traceback))
