@@ -92,21 +92,10 @@ def fused_linear_topk_divergence(
         https://arxiv.org/abs/2410.10989 (the chunked losses; there only the tokens are cut)
     """
     check_topk(k, beta, tail, support)
-    settings = Settings(
-        temperature,
-        ignore_index,
-        chunk_size,
-        vocabulary_chunk_size,
-        hard_weight,
-        soft_weight,
-        student_soft_cap,
-        teacher_soft_cap,
-        weights,
-        normalizer,
-        where,
-    )
+    caps, chunks = (student_soft_cap, teacher_soft_cap), (chunk_size, vocabulary_chunk_size)
+    of_tokens = weights, normalizer, where
+    settings = Settings(temperature, ignore_index, *chunks, hard_weight, soft_weight, *caps, *of_tokens)
     ready, teacher = prepare_pair(settings, student_hidden, student_head, teacher_hidden, teacher_head, labels)
-    caps = settings.student_soft_cap, settings.teacher_soft_cap
     few = min(k, ready.blocks.vocabulary)
     plan = ShortPlan(ready.blocks, float(beta), tail, *caps, ready.hard, few, support)
     return mean_of_tokens(plan, temperature, ready, teacher)
@@ -185,25 +174,15 @@ def fused_linear_sparse_forward_kl(
     """
     _check.known("tail", tail, TAILS)
     _check.positive("teacher_temperature", teacher_temperature)
-    settings = Settings(
-        temperature,
-        ignore_index,
-        chunk_size,
-        vocabulary_chunk_size,
-        hard_weight,
-        soft_weight,
-        student_soft_cap,
-        None,
-        weights,
-        normalizer,
-        where,
-    )
+    caps, chunks = (student_soft_cap, None), (chunk_size, vocabulary_chunk_size)
+    of_tokens = weights, normalizer, where
+    settings = Settings(temperature, ignore_index, *chunks, hard_weight, soft_weight, *caps, *of_tokens)
     log_probs = jax.lax.stop_gradient(jnp.asarray(teacher_log_probs))
     _check.floating("teacher_log_probs", log_probs)
     ready = prepare(settings, student_hidden, student_head, labels, (log_probs,))
     power = number(teacher_temperature, ready.normalizer) / number(temperature, ready.normalizer)
     teacher, fault = _stored(ready, student_hidden.shape[:-1], jnp.asarray(teacher_ids), log_probs, power)
-    plan = ShortPlan(ready.blocks, 0.0, tail, student_soft_cap, None, ready.hard, teacher.ids.shape[-1], "teacher")
+    plan = ShortPlan(ready.blocks, 0.0, tail, *caps, ready.hard, teacher.ids.shape[-1], "teacher")
     return mean_of_tokens(plan, temperature, ready, teacher) + fault
 
 
