@@ -44,8 +44,8 @@ without), rollouts of 8 steps (50 at update 100), an entropy weight of .01, rate
 deterministic), and 20 x 20 cells (152 steps to the goal; after 150 updates at 3e-4 RDD with the mean of 1 had seen 59
 of 400, no bonus 34).
 
-The warehouse, whose goal is far from the start: python -m experiments.rdd --task=agv --copies=64 --rollout=128
---updates=250 (about 6 minutes beside another program):
+The warehouse, whose goal lies behind four shelves, 45 steps or more from the start (episodes end after 300):
+python -m experiments.rdd --task=agv --copies=64 --rollout=128 --updates=250 (6 to 7 minutes beside another program):
 
 | | cells visited | first success (update) | success, last tenth (%) |
 |---|---:|---:|---:|

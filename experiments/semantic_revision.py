@@ -31,6 +31,7 @@ that of the start: after the 600 steps not every seed has learnt to copy. With 1
 one does and ends at 74 ROUGE-L, the other at 15; over SFT, seed by seed: forward KL 0.5 ± 0.7, reverse KL 2.0 ± 1.6,
 JSD -0.3 ± 0.5, DistiLLM 1.4 ± 1.9, correction 1.2 ± 1.7, band 1.3 ± 2.4, spans 2.0 ± 2.8, all three 1.4 ± 2.0, fixed
 top-p 1.8 ± 2.2.
+
 What the mechanisms do is plain all the same:
 
 - Of the texts that the teacher corrects it finds 82 to 86 % likelier than before.
