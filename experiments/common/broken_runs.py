@@ -40,6 +40,8 @@ KINDS = {
     "disk full in a checkpoint": (1, "could not be saved"),
 }
 """What breaks a run: how its process then ends, and what it then says."""
+PRELOAD = [__name__]
+"""Modules that the server imports before the first child is forked; more may be added until then."""
 
 
 class Break(NamedTuple):
@@ -97,7 +99,7 @@ def start(function: Callable[..., None], *arguments: Any, log: Path, timeout: fl
 def launch(function: Callable[..., None], *arguments: Any, log: Path) -> multiprocessing.process.BaseProcess:
     """The same without waiting for its end: several that need each other run at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(PRELOAD)
     child = context.Process(target=_child, args=(function, arguments, str(log)))
     child.start()
     return child

@@ -12,6 +12,7 @@ from pathlib import Path
 from experiments.common import broken_runs
 from tests.quick import XLA_FLAGS
 
+broken_runs.PRELOAD.append("tests.experiments.warm")
 _numbers = itertools.count()
 
 
