@@ -144,7 +144,7 @@ def test_a_language_model_by_its_likeliest_tokens(tmp_path):
     inputs, tokens = rng.normal(size=(5, 4, 6)).astype(np.float32), rng.integers(11, size=(5, 4))
     texts = jkd.data.ArrayExamples({"inputs": inputs, "label": tokens})
     model = jkd.from_linen(nn.Dense(11))
-    variables = model.init(jax.random.key(0), jnp.asarray(inputs))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.asarray(inputs))
     jkd.cache.write(tmp_path, model, variables, texts, k=3, temperature=2.0, dtype="float32")
     rows = np.array([4, 1])
     found = jkd.cache.open(tmp_path).lookup(rows, np.zeros(2), tokens[rows]).logits

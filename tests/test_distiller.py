@@ -52,7 +52,7 @@ def hint_distiller(**arguments):
 
 def test_reach_of_head_and_projector_is_found_at_init():
     distiller = hint_distiller()
-    state = distiller.init(jax.random.key(0), BATCH)
+    state = jax.jit(distiller.init)(jax.random.key(0), BATCH)
     paths = [
         jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(state.params)
     ]
@@ -74,7 +74,7 @@ def test_a_parameter_of_one_term_gets_plain_momentum():
 
 def test_objective_parameters_learn_and_do_not_leave_with_the_student():
     distiller = hint_distiller()
-    before = distiller.init(jax.random.key(0), BATCH)
+    before = jax.jit(distiller.init)(jax.random.key(0), BATCH)
     after, metrics = run(distiller, steps=30)
     assert not np.array_equal(
         before.params["objective"]["projector"]["kernel"], after.params["objective"]["projector"]["kernel"]
@@ -88,7 +88,7 @@ def test_step_equals_the_gradient_of_the_weighted_sum():
     teacher = worlds.teacher_variables()
     model = jkd.from_linen(worlds.Tiny())
     distiller = worlds.distiller(optimizer=optax.sgd(0.1))
-    state = distiller.init(jax.random.key(0), BATCH)
+    state = jax.jit(distiller.init)(jax.random.key(0), BATCH)
 
     def loss(params):
         student = model.apply({"params": params}, BATCH["inputs"], train=True)[0]
@@ -130,7 +130,7 @@ def test_accumulation_changes_nothing(parts):
 def test_the_teacher_gets_no_gradient_and_is_in_no_state():
     teacher = worlds.teacher_variables()
     distiller = worlds.distiller()
-    state = distiller.init(jax.random.key(0), BATCH)
+    state = jax.jit(distiller.init)(jax.random.key(0), BATCH)
     shapes = {leaf.shape for leaf in jax.tree.leaves(state)}
     assert not any(leaf.shape in shapes for leaf in jax.tree.leaves(teacher) if leaf.ndim == 2)
 
@@ -140,13 +140,13 @@ def test_one_forward_pass_each_and_one_pull_back_per_term():
     student, width = worlds.Tiny(width=256), 256
     batch = worlds.batch(64, width=width)
     big = jkd.from_linen(worlds.Tiny(width=512))
-    teacher = big.init(jax.random.key(0), batch["inputs"])
+    teacher = jax.jit(big.init)(jax.random.key(0), batch["inputs"])
 
     def flops(optimizer, objective=worlds.objective, teacher_model=big):
         distiller = jkd.distill(
             student=jkd.from_linen(student), teacher=teacher_model, objective=objective, optimizer=optimizer
         )
-        state = distiller.init(jax.random.key(0), batch)
+        state = jax.jit(distiller.init)(jax.random.key(0), batch)
         return jax.jit(distiller.step).lower(state, teacher, batch).compile().cost_analysis()["flops"]
 
     def task(student, teacher, batch):
@@ -163,8 +163,8 @@ def test_one_forward_pass_each_and_one_pull_back_per_term():
 
 def test_batch_statistics_move_once_a_step():
     distiller = worlds.distiller(worlds.Tiny(norm=True))
-    state = distiller.init(jax.random.key(0), BATCH)
-    after, _ = distiller.step(state, worlds.teacher_variables(), BATCH)
+    state = jax.jit(distiller.init)(jax.random.key(0), BATCH)
+    after, _ = jax.jit(distiller.step)(state, worlds.teacher_variables(), BATCH)
     first = state.params["student"]["first"]
     activations = BATCH["inputs"] @ first["kernel"] + first["bias"][None]
     moved = after.collections["student"]["batch_stats"]["norm"]["mean"]
@@ -194,9 +194,9 @@ def test_a_bad_step_changes_nothing_and_is_named(optimizer):
 def test_dropout_differs_from_step_to_step_and_is_the_same_for_one_seed():
     distiller = worlds.distiller(worlds.Tiny(dropout=0.5), optimizer=optax.sgd(0.0))
     losses = []
-    state = distiller.init(jax.random.key(0), BATCH)
+    state = jax.jit(distiller.init)(jax.random.key(0), BATCH)
     for _ in range(2):
-        state, metrics = distiller.step(state, worlds.teacher_variables(), BATCH)
+        state, metrics = jax.jit(distiller.step)(state, worlds.teacher_variables(), BATCH)
         losses.append(float(metrics["loss/task"][0]))
     assert losses[0] != losses[1]
     assert float(run(distiller, steps=1)[1]["loss/task"][0]) == pytest.approx(losses[0], rel=1e-6)
@@ -225,7 +225,7 @@ def test_class_counts_that_differ_are_refused():
         optimizer=optax.sgd(0.1),
     )
     with pytest.raises(ValueError, match=r"3.*classes.*7|\(3,\).*\(7,\)"):
-        distiller.init(jax.random.key(0), BATCH)
+        jax.jit(distiller.init)(jax.random.key(0), BATCH)
 
 
 def test_weights_follow_their_schedules_and_unknown_terms_are_refused(optax_promotion):

@@ -13,7 +13,7 @@ from tests import worlds
 
 MODEL = jkd.from_linen(worlds.Tiny(norm=True))
 BATCH = worlds.batch()
-GIVEN = MODEL.init(jax.random.key(5), BATCH["inputs"])
+GIVEN = jax.jit(MODEL.init)(jax.random.key(5), BATCH["inputs"])
 
 
 def moved(before, after):
@@ -30,7 +30,7 @@ def test_only_the_classifier_learns_and_the_statistics_stay():
         objective=lambda s, t, b: {"task": jkd.losses.cross_entropy(s.logits, b["label"])},
         optimizer=optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, 0.9)),
     )
-    state = distiller.init(jax.random.key(0), BATCH)
+    state = jax.jit(distiller.init)(jax.random.key(0), BATCH)
     assert list(state.params["student"]) == ["head"]
     after, _ = jax.jit(distiller.step)(state, (), BATCH)
     found = finetune.whole(distiller.student(after))
@@ -46,9 +46,9 @@ def test_only_the_classifier_learns_and_the_statistics_stay():
 
 
 def test_continued_starts_at_the_weights_but_for_what_is_fresh():
-    again = finetune.continued(MODEL, GIVEN).init(jax.random.key(1), BATCH["inputs"])
+    again = jax.jit(finetune.continued(MODEL, GIVEN).init)(jax.random.key(1), BATCH["inputs"])
     jax.tree.map(np.testing.assert_array_equal, dict(GIVEN), again)
-    fresh = finetune.continued(MODEL, GIVEN, fresh=("head",)).init(jax.random.key(1), BATCH["inputs"])
+    fresh = jax.jit(finetune.continued(MODEL, GIVEN, fresh=("head",)).init)(jax.random.key(1), BATCH["inputs"])
     changes = moved(GIVEN["params"], fresh["params"])
     assert changes["head"] > 0 and changes["first"] == 0
 
@@ -59,7 +59,7 @@ def test_modules_that_there_are_not():
         (finetune.continued(MODEL, GIVEN, fresh=("fc",)), "fresh"),
     ):
         with pytest.raises(ValueError, match=f"{name}: 'fc' is no module of the network; it has first, head, norm"):
-            model.init(jax.random.key(0), BATCH["inputs"])
+            jax.jit(model.init)(jax.random.key(0), BATCH["inputs"])
 
 
 def test_another_beginning_is_the_same_step_and_shares_its_compilation():

@@ -46,7 +46,7 @@ INPUTS = jnp.asarray(np.random.default_rng(0).normal(size=(7, 5)), jnp.float32)
 
 def test_taps_give_the_outputs_of_submodules_and_sown_values():
     model = jkd.from_linen(Net(), taps=("block*/dense", "stage1"))
-    variables = model.init(jax.random.key(0), INPUTS)
+    variables = jax.jit(model.init)(jax.random.key(0), INPUTS)
     outputs, _ = model.apply(variables, INPUTS, train=False)
     assert {name: value.shape for name, value in outputs.features.items()} == {
         "block0/dense": (7, 4),
@@ -61,7 +61,7 @@ def test_taps_give_the_outputs_of_submodules_and_sown_values():
 
 def test_star_stays_within_a_level_and_two_stars_do_not():
     model = jkd.from_linen(Net(), taps=("**/dense",))
-    variables = model.init(jax.random.key(0), INPUTS)
+    variables = jax.jit(model.init)(jax.random.key(0), INPUTS)
     assert set(model.apply(variables, INPUTS, train=False)[0].features) == {"block0/dense", "block1/dense"}
     with pytest.raises(ValueError, match=r"'\*dense' matches no sub-module.*block0, block0/dense, block1"):
         jkd.from_linen(Net(), taps=("*dense",)).apply(variables, INPUTS, train=False)
@@ -69,7 +69,7 @@ def test_star_stays_within_a_level_and_two_stars_do_not():
 
 def test_taps_change_nothing_and_unused_ones_cost_nothing():
     plain, tapped = jkd.from_linen(Net()), jkd.from_linen(Net(), taps=("**",))
-    variables = plain.init(jax.random.key(0), INPUTS)
+    variables = jax.jit(plain.init)(jax.random.key(0), INPUTS)
 
     def logits(model):
         return lambda v, x: model.apply(v, x, train=False)[0].logits
@@ -84,7 +84,7 @@ def test_taps_change_nothing_and_unused_ones_cost_nothing():
 @pytest.mark.parametrize("build", [lambda: jkd.from_linen(Net()), lambda: jkd.from_nnx(NnxNet)], ids=["linen", "nnx"])
 def test_training_updates_statistics_and_uses_the_key(build):
     model = build()
-    variables = model.init(jax.random.key(0), INPUTS)
+    variables = jax.jit(model.init)(jax.random.key(0), INPUTS)
     still = model.apply(variables, INPUTS, train=False)
     assert all(
         a is b or (a == b).all() for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(still[1]), strict=True)
@@ -101,13 +101,13 @@ def test_training_updates_statistics_and_uses_the_key(build):
 
 def test_linen_modules_without_a_train_argument_fit():
     model = jkd.from_linen(nn.Dense(3))
-    variables = model.init(jax.random.key(0), INPUTS)
+    variables = jax.jit(model.init)(jax.random.key(0), INPUTS)
     assert model.apply(variables, INPUTS, train=True, key=jax.random.key(0))[0].logits.shape == (7, 3)
 
 
 def test_nnx_taps_and_their_refusal():
     model = jkd.from_nnx(NnxNet, taps=("first",))
-    variables = model.init(jax.random.key(0), INPUTS)
+    variables = jax.jit(model.init)(jax.random.key(0), INPUTS)
     outputs, _ = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, INPUTS)
     first = variables["params"]["first"]
     np.testing.assert_allclose(outputs.features["first"], INPUTS @ first["kernel"] + first["bias"][None], rtol=1e-5)
@@ -134,6 +134,6 @@ def test_any_pair_of_functions_is_a_model():
         optimizer=jkd.optim.per_term({"task": optax.sgd(0.1)}),
     )
     batch = {"inputs": INPUTS, "label": jnp.zeros(7, jnp.int32)}
-    state, metrics = distiller.step(distiller.init(jax.random.key(0), batch), (), batch)
+    state, metrics = jax.jit(distiller.step)(distiller.init(jax.random.key(0), batch), (), batch)
     assert metrics["loss/task"][1] == 7
     assert set(distiller.student(state)) == {"params"}

@@ -133,6 +133,7 @@ def facts():
 TEACHER = jkd.from_linen(Tiny(width=16))
 
 
+@functools.cache
 def teacher_variables(seed=7):
     """Weights of the teacher."""
-    return TEACHER.init(jax.random.key(seed), jnp.asarray(batch()["inputs"]))
+    return jax.jit(TEACHER.init)(jax.random.key(seed), jnp.asarray(batch()["inputs"]))

@@ -50,7 +50,7 @@ def test_the_surer_network_decides_which_divergence_weighs_more():
 
 def test_both_networks_learn_and_the_small_one_is_deployed():
     distiller, batch = build(), worlds.batch()
-    state = distiller.init(jax.random.key(0), batch)
+    state = jax.jit(distiller.init)(jax.random.key(0), batch)
     after, logged = jax.jit(distiller.step)(state, (), batch)
     for before, now in ((state, after),):
         for variables in (distiller.student, bd_kd.trained_teacher):
@@ -65,7 +65,7 @@ def test_both_networks_learn_and_the_small_one_is_deployed():
 
 def test_a_rate_of_zero_holds_the_teacher_still():
     distiller, batch = build(teacher_learning_rate=0.0), worlds.batch()
-    state = distiller.init(jax.random.key(0), batch)
+    state = jax.jit(distiller.init)(jax.random.key(0), batch)
     after, _ = jax.jit(distiller.step)(state, (), batch)
     jax.tree.map(np.testing.assert_array_equal, bd_kd.trained_teacher(state), bd_kd.trained_teacher(after))
     assert float(jnp.abs(distiller.student(after)["params"]["head"]["kernel"]).max()) > 0

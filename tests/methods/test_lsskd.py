@@ -41,8 +41,8 @@ def first_step(distiller):
     """`teacher -> (state, state after a step, what is logged)`."""
 
     def run(teacher):
-        state = distiller.init(jax.random.key(0), BATCH)
-        return state, *distiller.step(state, teacher, BATCH)
+        state = jax.jit(distiller.init)(jax.random.key(0), BATCH)
+        return state, *jax.jit(distiller.step)(state, teacher, BATCH)
 
     return run
 

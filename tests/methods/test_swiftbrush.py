@@ -95,8 +95,8 @@ def test_the_student_goes_where_the_teacher_is_and_away_from_the_fake():
         learning_rate=1e-2, guidance=1.0, fake_steps=1, fake_learning_rate=0.0,
     )  # fmt: skip
     batch = {"label": jnp.zeros(16, jnp.int32)}
-    state = distiller.init(jax.random.key(0), batch)
-    frozen = right.init(jax.random.key(0), None)
+    state = jax.jit(distiller.init)(jax.random.key(0), batch)
+    frozen = jax.jit(right.init)(jax.random.key(0), None)
     after, _ = jax.jit(distiller.step)(state, frozen, batch)
     moved = np.asarray(after.generator["place"] - state.generator["place"])
     assert moved[0] > 5e-3  # Adam's first step is the rate

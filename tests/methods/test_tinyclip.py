@@ -174,10 +174,10 @@ def test_masks_close_until_the_target_is_reached_while_multipliers_climb():
 def test_channels_that_are_closed_count_in_no_norm():
     x = jax.random.normal(jax.random.key(0), (2, 6))
     norm, hidden = nets.dual_encoders.LayerNorm(), jnp.array([1.0, 0.3, 0.0, 1.0, 0.0, 0.5])
-    params = norm.init(jax.random.key(1), x, None)
+    params = jax.jit(norm.init)(jax.random.key(1), x, None)
     found = norm.apply(params, jnp.where(hidden > 0, x, 0), hidden)
     alive = np.flatnonzero(hidden)
-    few = norm.init(jax.random.key(1), x[:, alive], None)
+    few = jax.jit(norm.init)(jax.random.key(1), x[:, alive], None)
     np.testing.assert_allclose(found[:, alive], norm.apply(few, x[:, alive], None), rtol=1e-5)
     np.testing.assert_array_equal(found[:, 2], 0)
 

@@ -70,7 +70,7 @@ def test_precision_belongs_to_the_networks():
     with pytest.raises(ValueError, match="--compute_dtype=bfloat16 does not apply to Sequential, which has no field"):
         scale.student(nn.Sequential([nn.Dense(3)]))
     model = scale.model(module)
-    variables = model.init(jax.random.key(0), jnp.ones((2, 4)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.ones((2, 4)))
     trained = jax.make_jaxpr(lambda v: model.apply(v, jnp.ones((2, 4)), train=True)[0].logits)(variables)
     assert "checkpoint" in str(trained) or "remat" in str(trained)
 

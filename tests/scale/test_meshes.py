@@ -106,7 +106,7 @@ def test_the_teacher_has_a_dtype_and_a_sharding_of_its_own():
     placement = train.jit_placement(mesh=mesh, smallest=1, teacher_dtype=jnp.bfloat16)
     net = jkd.from_linen(jkd.nets.create("mlp", 3, width=16))
     halved = jkd.from_linen(jkd.nets.create("mlp", 3, width=16, dtype=jnp.bfloat16))
-    teacher = net.init(jax.random.key(3), BATCH["inputs"])
+    teacher = jax.jit(net.init)(jax.random.key(3), BATCH["inputs"])
     losses = []
     for model, place in ((net, train.jit_placement(jax.devices()[:1])), (halved, placement)):
         distiller = methods.create("kd", student=STUDENT, teacher=model, learning_rate=0.05)

@@ -61,7 +61,7 @@ def test_remat_changes_no_number_and_keeps_less_for_the_backward_pass():
     images = {**batch, "inputs": batch["inputs"][:, :, None]}
     student = jkd.from_linen(jkd.nets.create("convnet1d", 3, width=16))
     teacher = jkd.from_linen(worlds.Tiny(width=4))
-    variables = teacher.init(jax.random.key(1), images["inputs"])
+    variables = jax.jit(teacher.init)(jax.random.key(1), images["inputs"])
     states, kept = [], []
     for model in (student, jkd.remat(student)):
         distiller = jkd.distill(student=model, teacher=teacher, objective=worlds.objective, optimizer=optax.sgd(0.05))

@@ -51,7 +51,7 @@ def test_lines_hold_exact_means_and_results(tmp_path):
 
 def test_evaluation_under_padding_equals_the_plain_mean():
     model, examples = jkd.from_linen(worlds.Tiny()), worlds.batch(10, seed=5)
-    variables = model.init(jax.random.key(0), examples["inputs"])
+    variables = jax.jit(model.init)(jax.random.key(0), examples["inputs"])
     found = train.evaluator(train.classification(model))(variables, data.EvalBatches(data.ArrayExamples(examples), 4))
     logits = model.apply(variables, examples["inputs"], train=False)[0].logits
     assert found["accuracy"] == pytest.approx(float((logits.argmax(-1) == examples["label"]).mean()))

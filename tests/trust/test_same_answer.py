@@ -59,7 +59,7 @@ def one_step(placement, *, axis_name=None, accumulate=1):
         accumulate=accumulate,
     )
     teacher = worlds.teacher_variables()
-    before = distiller.init(jax.random.key(0), ROWS)
+    before = jax.jit(distiller.init)(jax.random.key(0), ROWS)
     carry = jax.tree.map(jnp.copy, train.steps.initial_carry(distiller, before, teacher, ROWS))  # it is donated
     carry = placement.state(carry)
     advance = placement.compile(train.steps.train_step(distiller))

@@ -29,7 +29,7 @@ def penalty(student, teacher, batch):
 def example(optimizer=None):
     """A method on that objective, and a state."""
     distiller = worlds.distiller(worlds.Tiny(norm=True), objective=penalty, optimizer=optimizer)
-    return distiller, distiller.init(jax.random.key(0), BATCH)
+    return distiller, jax.jit(distiller.init)(jax.random.key(0), BATCH)
 
 
 def losses_of(distiller, state):
