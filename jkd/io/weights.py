@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import linen as nn
@@ -187,7 +186,7 @@ def _fill(
             value = tensors[name].transpose(axes).astype(leaf.dtype)
         if not np.isfinite(value).all():
             infinite.append(name)
-        filled[keys] = jnp.asarray(value)
+        filled[keys] = jax.device_put(value)  # `asarray` would compile a copy for each shape
     if infinite:
         raise ValueError(f"{source} holds values that are not finite in the network's dtype: {some(infinite)}.")
     return {**{name: {} for name in template}, **traverse_util.unflatten_dict(filled)}

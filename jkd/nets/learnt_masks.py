@@ -126,7 +126,7 @@ def cut_masked_transformer(params: Any, masks: Mapping[str, Any]) -> tuple[dict[
                 shape[axis] = -1
                 array = array * factor.reshape(shape)
             array = array.take(rows, axis=axis)
-        return jnp.asarray(array)
+        return jax.device_put(array)
 
     return _mapped(cut, params), kept
 
@@ -151,9 +151,9 @@ def expand_cut_transformer(params: Any, kept: Mapping[str, Any], like: Any) -> A
             rows = np.arange(whole.shape[axis]) if part is None else kept[part] if layer is None else kept[part][layer]
             places.append(rows)
         if not places:
-            return jnp.asarray(leaf)
+            return jax.device_put(leaf)
         whole[np.ix_(*places)] = np.asarray(leaf)
-        return jnp.asarray(whole)
+        return jax.device_put(whole)
 
     return _mapped(expand, params)
 

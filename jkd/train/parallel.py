@@ -185,8 +185,7 @@ def pmap_placement(
     stacked = NamedSharding(Mesh(np.array(chosen), ("data",)), PartitionSpec("data"))
 
     def replicate(tree: Any) -> Any:
-        copies = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), jax.tree.map(jnp.asarray, tree))
-        return jax.device_put(copies, stacked)  # what a checkpoint gave back is committed to one device
+        return jax.tree.map(functools.partial(_copied, stacked, count), tree)
 
     def put_teacher(tree: Any) -> Any:
         return replicate(_cast(tree, teacher_dtype))
@@ -206,9 +205,23 @@ def pmap_placement(
         return jax.pmap(named, axis_name="data", donate_argnums=0, devices=chosen)
 
     def single(tree: Any) -> Any:
-        return jax.tree.map(lambda x: x[0], tree)
+        return _first(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
 
     return Placement(count, (0, 1), replicate, put_teacher, put_batch, init, compile_step, jax.eval_shape, single)
+
+
+def _copied(stacked: NamedSharding, count: int, x: Any) -> jax.Array:
+    """A copy on each device, by way of the host: one device need not hold them all, and nothing is compiled."""
+    if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_copied(stacked, count, jax.random.key_data(x)), impl=jax.random.key_impl(x))
+    host = np.asarray(x)[None]
+    return jax.make_array_from_callback((count, *host.shape[1:]), stacked, lambda _: host)
+
+
+@jax.jit
+def _first(tree: Any) -> Any:
+    """The first row of every leaf; one program for the tree."""
+    return jax.tree.map(lambda x: x[0], tree)
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
