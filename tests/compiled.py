@@ -1,4 +1,4 @@
-"""`jkd.losses` and `jkd.ops` with each function as one program; otherwise each of its operations is one to compile."""
+"""Modules of `jkd` with each function as one program; otherwise each of its operations is one to compile."""
 
 import functools
 import inspect
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 import jkd
+import jkd.boxes
 
 
 class Compiled:
@@ -46,5 +47,6 @@ def program(function, tree, fixed):
     return jax.jit(run)
 
 
+boxes = Compiled(jkd.boxes)
 losses = Compiled(jkd.losses)
 ops = Compiled(jkd.ops)

@@ -48,7 +48,7 @@ def _centred(x: jax.Array, where: jax.Array | None) -> jax.Array:
     """`[N, D]` less its mean over the rows that count, at a scale at which squares of squares do not overflow."""
     kept = _safe.keep(x, where)
     centred = _safe.keep(kept - masked_mean(kept, where, axis=0)[None], where)
-    top = jnp.max(jnp.abs(centred), initial=0)
+    top = jax.lax.stop_gradient(jnp.max(jnp.abs(centred), initial=0))  # the similarity does not depend on it
     return _safe.divide(centred, jnp.broadcast_to(top, centred.shape))
 
 

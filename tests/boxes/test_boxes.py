@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jkd import boxes
 from jkd import dense_detection as detection
 from jkd.boxes import DenseLevel
+from tests.compiled import boxes
 
 
 def drawn(count, seed):

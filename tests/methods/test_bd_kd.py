@@ -20,7 +20,7 @@ def build(**arguments):
 
 def terms(ours, theirs, label=0, **arguments):
     both = Outputs({"student": Outputs(ours[None]), "teacher": Outputs(theirs[None])})
-    found = bd_kd.objective(**arguments)(both, None, {"label": jnp.array([label])})
+    found = jax.jit(bd_kd.objective(**arguments))(both, None, {"label": jnp.array([label])})
     return {name: value.sum() for name, value in found.items()}
 
 

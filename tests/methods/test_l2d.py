@@ -11,6 +11,7 @@ import jkd
 from jkd import data, metrics, nets
 from jkd.methods import l2d
 from jkd.model import Outputs
+from tests.compiled import losses
 from tests.quick import QUICK
 
 STUDENT, TEACHER = (
@@ -37,10 +38,10 @@ def test_the_weights_belong_to_sums_over_the_batch():
     found = TERMS(ours, theirs, {"label": labels})
     embeddings = [outputs.features["label_embeddings"] for outputs in (ours, theirs)]
     official = (
-        jkd.losses.binary_cross_entropy(ours.logits, labels).sum()
-        + 10 * jkd.losses.binary_kl_divergence(ours.logits, theirs.logits).mean()
-        + 100 * jkd.losses.class_aware_embedding(*embeddings, labels)
-        + 1000 * jkd.losses.instance_aware_embedding(*embeddings, labels)
+        losses.binary_cross_entropy(ours.logits, labels).sum()
+        + 10 * losses.binary_kl_divergence(ours.logits, theirs.logits).mean()
+        + 100 * losses.class_aware_embedding(*embeddings, labels)
+        + 1000 * losses.instance_aware_embedding(*embeddings, labels)
     )
     assert float(sum(value.mean() for value in found.values())) == pytest.approx(float(official) / 8, rel=1e-5)
     assert all(float(value.mean()) > 0 for value in found.values())

@@ -88,7 +88,7 @@ def test_branches_repeat_the_later_stages_with_their_strides():
 
 def test_the_terms():
     outputs, label = answers(1), jnp.array([2, 0])
-    found = lsskd.self_objective()(outputs, None, {"label": label})
+    found = jax.jit(lsskd.self_objective())(outputs, None, {"label": label})
     joint = [np.asarray(x) for x in branching.joint_logits(outputs)]
     log_probs = special.log_softmax(np.asarray(outputs.logits[:, 0]), axis=-1)
     np.testing.assert_allclose(found["task"], [-log_probs[0, 2], -log_probs[1, 0]], rtol=1e-5)

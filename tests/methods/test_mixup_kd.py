@@ -17,7 +17,7 @@ KEYS = jax.random.split(jax.random.key(3), 8)
 
 def blended(batch, **arguments):
     chosen = {"mixing": "full", "alpha": 1.0, "unmixed_fraction": 0.9, "replace": True, **arguments}
-    return mixup_kd.mixed(None, **chosen)(batch, KEYS)
+    return jax.jit(mixup_kd.mixed(None, **chosen))(batch, KEYS)
 
 
 def test_inputs_and_labels_are_blended_alike():
@@ -76,16 +76,16 @@ def test_both_networks_see_the_blend():
 def test_scaling_by_the_deviation_or_by_a_temperature():
     student, teacher = Outputs(jnp.array([[1.0, -2.0, 4.0]])), Outputs(jnp.array([[0.0, 3.0, 1.0]]))
     batch = {"label": jnp.array([0]), "second_label": jnp.array([2]), "ratio": jnp.array([0.25])}
-    found = mixup_kd.objective(eps=0.0)(student, teacher, batch)
-    larger = mixup_kd.objective(eps=0.0)(Outputs(7 * student.logits), teacher, batch)
+    found = jax.jit(mixup_kd.objective(eps=0.0))(student, teacher, batch)
+    larger = jax.jit(mixup_kd.objective(eps=0.0))(Outputs(7 * student.logits), teacher, batch)
     scaled = np.array([1.0, -2.0, 4.0]) / np.std([1.0, -2.0, 4.0], ddof=1)
     log_probs = scaled - np.log(np.exp(scaled).sum())
     assert float(found["task"][0]) == pytest.approx(-0.1 * (0.25 * log_probs[0] + 0.75 * log_probs[2]), rel=1e-5)
     assert float(larger["distill"][0]) == pytest.approx(float(found["distill"][0]), rel=1e-5)
-    hot = mixup_kd.objective(scaling=4.0)(student, teacher, batch)
+    hot = jax.jit(mixup_kd.objective(scaling=4.0))(student, teacher, batch)
     expected = jkd.losses.kl_divergence(student.logits, teacher.logits, temperature=4.0)
     assert float(hot["distill"][0]) == pytest.approx(0.9 * float(expected[0]), rel=1e-6)
-    same = mixup_kd.objective()(Outputs(jnp.zeros((1, 3))), teacher, batch)
+    same = jax.jit(mixup_kd.objective())(Outputs(jnp.zeros((1, 3))), teacher, batch)
     assert jnp.isfinite(same["task"]).all()
 
 

@@ -13,7 +13,7 @@ from tests import worlds
 
 
 def loss(student, teacher, label, **arguments):
-    terms = methods.pld.objective(**arguments)(
+    terms = jax.jit(methods.pld.objective(**arguments))(
         Outputs(jnp.array([student])), Outputs(jnp.array([teacher])), {"label": jnp.array([label])}
     )
     assert list(terms) == ["distill"]

@@ -73,14 +73,15 @@ def expected(student, before, groups):
     variables = {"params": before.params["student"], **before.collections["student"]}
 
     def loss(params, rows):
-        part = {name: x[rows] for name, x in ROWS.items()}
+        part = {name: jnp.asarray(x)[rows] for name, x in ROWS.items()}
         outputs, updated = student.apply({**variables, "params": params}, part["inputs"], train=True)
         targets = worlds.TEACHER.apply(teacher, part["inputs"], train=False)[0]
         terms = worlds.objective(outputs, targets, part)
         return sum(values.mean() for values in terms.values()), updated["batch_stats"]
 
+    differentiated = jax.jit(jax.grad(loss, has_aux=True))
     gradients, statistics = zip(
-        *(jax.grad(loss, has_aux=True)(variables["params"], rows) for rows in groups), strict=True
+        *(differentiated(variables["params"], np.asarray(rows)) for rows in groups), strict=True
     )
     mean = lambda *leaves: sum(leaves) / len(leaves)  # noqa: E731
     gradient = jax.tree.map(mean, *gradients)
