@@ -5,7 +5,8 @@
 
 times KD and DOT, resnet32x4 → resnet8x4 on 32x32 images in batches of 64 and resnet50 → mobilenet_v1 on 224x224 images
 in batches of 4, in float32, with a live teacher and from the teacher cache, and the language-model loss, plain and
-fused with both heads: every program once a round, in turn (about ten minutes on two CPU cores, half of it compiling).
+fused with both heads: every program once a round, in an order drawn for it (a round takes some 18 seconds on two CPU
+cores; compiling comes first).
 `--precisions=float32,bfloat16`, `--pairs`, `--batch_sizes`, `--sources`, `--rivals` and `--rounds` choose. Ceilings are
 those of this machine in this run: the best rates of a large matrix product and of a large copy. The floor of a step
 is the longer of its products at the one and its bytes, as XLA counts them, at the other.
