@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from jkd.train import workdir as workdirs
 from jkd.train.checkpoint import flatten
 from jkd.train.metrics import FILE as LINES
 
+_LINE = "in a line"
 KINDS = {
     "SIGKILL": (-signal.SIGKILL, ""),
     "SIGTERM": (128 + signal.SIGTERM, "stopped by SIGTERM after step "),
@@ -121,11 +123,12 @@ def breaking(placement: train.Placement, how: Break, workdir: Path | None = None
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
         advance = placement.compile(step)
-        calls = itertools.count(1)
+        calls, struck = itertools.count(1), threading.Event()
 
         def step_and_break(carry: Any, teacher: Any, batch: Any) -> Any:
             carry = advance(carry, teacher, batch)
-            if next(calls) == how.after:
+            if next(calls) >= how.after and not struck.is_set() and (_LINE not in how.kind or _line_is_due(carry)):
+                struck.set()
                 _strike(how, workdir)
             return carry
 
@@ -229,12 +232,18 @@ def _reason(log: Path) -> Path:
     return log.with_suffix(".reason")
 
 
+def _line_is_due(carry: Any) -> bool:
+    """Whether the run writes a line after this step and no checkpoint, which would be the first to meet a full disk."""
+    taken = int(carry.state.inner.step)
+    return taken % small_run.LOG_EVERY == 0 and taken % small_run.CHECKPOINT_EVERY != 0
+
+
 def _strike(how: Break, workdir: Path | None) -> None:
     """Breaks this process now or a little later."""
     if how.kind == "exception in a step":
         raise RuntimeError("broken on purpose")
     if how.kind.startswith("disk full") and workdir is not None:
-        _fill_disk(workdir, lines=how.kind.endswith("line"))
+        _fill_disk(workdir, lines=_LINE in how.kind)
         return
     signum = signal.SIGTERM if how.kind == "two signals" else signal.Signals[how.kind]
     if how.kind == "two signals":
@@ -245,7 +254,18 @@ def _strike(how: Break, workdir: Path | None) -> None:
 
 def _fill_disk(workdir: Path, *, lines: bool) -> None:
     """No file of this process may grow beyond a size that either lines of metrics or checkpoints exceed."""
+    if lines:
+        _let_saving_end(workdir)  # a checkpoint in the making would meet the limit before the line does
     written = (workdir / LINES).stat().st_size
     events = max(path.stat().st_size for path in (workdir / "events").iterdir())
     size = written + 40 if lines else max(written, events) + 4000
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def _let_saving_end(workdir: Path, quiet: float = 0.3) -> None:
+    """Waits until no checkpoint has been in the making for a while."""
+    since = time.monotonic()
+    while time.monotonic() - since < quiet:
+        if any("tmp" in path.name for path in (workdir / "checkpoints" / "steps").glob("*")):
+            since = time.monotonic()
+        time.sleep(0.01)

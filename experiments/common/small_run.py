@@ -17,6 +17,7 @@ from jkd.model import Model, Outputs, Variables
 from jkd.terms import Metrics
 
 ROWS, FEATURES, CLASSES, BATCH_SIZE = 43, 6, 3, 16
+LOG_EVERY, CHECKPOINT_EVERY = 3, 8  # of `fit_everything`
 
 
 class Net(nn.Module):
@@ -129,10 +130,10 @@ def fit_everything(workdir: str | Path, *, steps: int, placement: train.Placemen
         data.TrainBatches(examples(), BATCH_SIZE, seed=3),
         steps=steps,
         workdir=workdir,
-        log_every=3,
+        log_every=LOG_EVERY,
         evaluate={"validation": lambda variables: measure(variables, data.EvalBatches(examples(), BATCH_SIZE))},
-        eval_every=8,
-        checkpoint_every=8,
+        eval_every=CHECKPOINT_EVERY,
+        checkpoint_every=CHECKPOINT_EVERY,
         keep=2,
         select="validation/cross_entropy",
         placement=placement,

@@ -11,7 +11,7 @@ from experiments.common import broken_runs, small_run, spread_runs
 from jkd import train
 from jkd.train.checkpoint import flatten
 
-STEPS = 120
+STEPS = 168  # more than the breaks let a run come to
 KILLS = 21
 
 
