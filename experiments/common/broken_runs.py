@@ -31,14 +31,14 @@ from jkd.train import workdir as workdirs
 from jkd.train.checkpoint import flatten
 from jkd.train.metrics import FILE as LINES
 
-_LINE = "in a line"
+_FULL_IN_A_LINE = "disk full in a line"
 KINDS = {
     "SIGKILL": (-signal.SIGKILL, ""),
     "SIGTERM": (128 + signal.SIGTERM, "stopped by SIGTERM after step "),
     "SIGINT": (128 + signal.SIGINT, "stopped by SIGINT after step "),
     "two signals": (128 + signal.SIGTERM, ""),
     "exception in a step": (1, "broken on purpose"),
-    "disk full in a line": (1, "File too large"),
+    _FULL_IN_A_LINE: (1, "File too large"),
     "disk full in a checkpoint": (1, "could not be saved"),
 }
 """What breaks a run: how its process then ends, and what it then says."""
@@ -119,17 +119,21 @@ def broken(workdir: str, steps: int, how: Break) -> None:
 
 
 def breaking(placement: train.Placement, how: Break, workdir: Path | None = None) -> train.Placement:
-    """A placement whose compiled step breaks the process; a full disk needs to know the work directory."""
+    """A placement whose compiled step breaks the process.
+
+    A full disk needs to know the work directory, and comes when `small_run.fit_everything` is next to write a line.
+    """
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
         advance = placement.compile(step)
-        calls, struck = itertools.count(1), threading.Event()
+        calls, struck = itertools.count(1), False
 
         def step_and_break(carry: Any, teacher: Any, batch: Any) -> Any:
+            nonlocal struck
             carry = advance(carry, teacher, batch)
-            if next(calls) >= how.after and not struck.is_set() and (_LINE not in how.kind or _line_is_due(carry)):
-                struck.set()
-                _strike(how, workdir)
+            if next(calls) >= how.after and not struck and (how.kind != _FULL_IN_A_LINE or _line_is_due(carry)):
+                struck = True
+                _strike(how, workdir, carry)
             return carry
 
         return step_and_break
@@ -177,7 +181,7 @@ def stop(workdir: Path, how: Break, *, steps: int) -> str | None:
     log = workdir.parent / f"{workdir.name}.log"
     code, (wanted, reason) = start(broken, str(workdir), steps, how, log=log), KINDS[how.kind]
     said = _reason(log).read_text(encoding="utf-8")
-    saved = [int(path.name) for path in (workdir / "checkpoints" / "steps").iterdir() if path.name.isdigit()]
+    saved = _saved(workdir)
     if code != wanted or reason not in said:
         return f"{how}: exit code {code}, {said!r}"
     if how.kind == "two signals":
@@ -238,12 +242,14 @@ def _line_is_due(carry: Any) -> bool:
     return taken % small_run.LOG_EVERY == 0 and taken % small_run.CHECKPOINT_EVERY != 0
 
 
-def _strike(how: Break, workdir: Path | None) -> None:
+def _strike(how: Break, workdir: Path | None, carry: Any) -> None:
     """Breaks this process now or a little later."""
     if how.kind == "exception in a step":
         raise RuntimeError("broken on purpose")
     if how.kind.startswith("disk full") and workdir is not None:
-        _fill_disk(workdir, lines=_LINE in how.kind)
+        if how.kind == _FULL_IN_A_LINE:
+            _let_saving_end(workdir, int(carry.state.inner.step))
+        _fill_disk(workdir, lines=how.kind == _FULL_IN_A_LINE)
         return
     signum = signal.SIGTERM if how.kind == "two signals" else signal.Signals[how.kind]
     if how.kind == "two signals":
@@ -254,18 +260,19 @@ def _strike(how: Break, workdir: Path | None) -> None:
 
 def _fill_disk(workdir: Path, *, lines: bool) -> None:
     """No file of this process may grow beyond a size that either lines of metrics or checkpoints exceed."""
-    if lines:
-        _let_saving_end(workdir)  # a checkpoint in the making would meet the limit before the line does
     written = (workdir / LINES).stat().st_size
     events = max(path.stat().st_size for path in (workdir / "events").iterdir())
     size = written + 40 if lines else max(written, events) + 4000
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def _let_saving_end(workdir: Path, quiet: float = 0.3) -> None:
-    """Waits until no checkpoint has been in the making for a while."""
-    since = time.monotonic()
-    while time.monotonic() - since < quiet:
-        if any("tmp" in path.name for path in (workdir / "checkpoints" / "steps").glob("*")):
-            since = time.monotonic()
+def _let_saving_end(workdir: Path, taken: int) -> None:
+    """Waits for the checkpoint that was due last: in the making, it would meet a full disk before a line does."""
+    due = taken // small_run.CHECKPOINT_EVERY * small_run.CHECKPOINT_EVERY
+    while max(_saved(workdir), default=0) < due:
         time.sleep(0.01)
+
+
+def _saved(workdir: Path) -> list[int]:
+    """Steps whose checkpoints are complete."""
+    return [int(path.name) for path in (workdir / "checkpoints" / "steps").iterdir() if path.name.isdigit()]
