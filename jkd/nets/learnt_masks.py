@@ -86,7 +86,7 @@ def initial_masks(module: DualEncoder, kept: Mapping[str, Any] | None = None) ->
         if kept is None:
             found[name] = {part: jnp.full(shape, OPEN, jnp.float32) for part, shape in shapes.items()}
         else:
-            found[name] = {part: jnp.asarray(_reopened(kept[name][part], shape)) for part, shape in shapes.items()}
+            found[name] = {part: jax.device_put(_reopened(kept[name][part], shape)) for part, shape in shapes.items()}
     return found
 
 
