@@ -28,16 +28,21 @@ def compiled(function):
     @functools.wraps(function)
     def call(*args, **kwargs):
         leaves, tree = jax.tree.flatten((args, kwargs))
-        arrays = [x if isinstance(x, jax.Array | np.ndarray) else None for x in leaves]
-        fixed = tuple(None if isinstance(x, jax.Array | np.ndarray) else x for x in leaves)
-        return program(function, tree, fixed)(arrays)
+        arrays = [x if is_array(x) else None for x in leaves]
+        fixed = tuple(None if is_array(x) else x for x in leaves)
+        return program(function, tree, fixed, tuple(map(type, fixed)))(arrays)
 
     return call
 
 
+def is_array(x):
+    return isinstance(x, jax.Array | np.ndarray)
+
+
 @functools.cache
-def program(function, tree, fixed):
-    """`arrays -> function(...)`, whose other arguments are those of `fixed`."""
+def program(function, tree, fixed, types):
+    """`arrays -> function(...)`, whose other arguments are those of `fixed`, and of these types (1 equals 1.0)."""
+    del types
 
     def run(arrays):
         leaves = [x if array is None else array for x, array in zip(fixed, arrays, strict=True)]
