@@ -1,6 +1,8 @@
 """Promise 5: one compilation a run, its second epoch and its resuming included."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.common import broken_runs
@@ -109,3 +111,22 @@ def test_a_name_that_a_step_misses_is_told_as_it_is():
     with pytest.raises(NameError, match="name 'missing' is not defined") as found:
         train.steps.initial_carry(worlds.distiller()._replace(step=step), {}, {}, {})
     assert "vmap" not in "".join(map(str, found.traceback))
+
+
+def test_a_tree_is_placed_under_pmap_without_a_compilation_and_stays_what_it_was(caplog):
+    """One copy on each device; training donates the copies, not what they were made of."""
+    place = train.pmap_placement(jax.devices()[:3])
+    tree = {"own": np.arange(5.0, dtype=np.float32), "placed": jax.device_put(np.ones((2, 3), np.float32))}
+    with jax.log_compiles(True):
+        copies = place.state(tree)
+    assert compiled(caplog) == []
+    assert {len(x.addressable_shards) for x in jax.tree.leaves(copies)} == {3}
+    assert {x.sharding.shard_shape(x.shape)[0] for x in jax.tree.leaves(copies)} == {1}
+    emptied = jax.pmap(lambda x: jax.tree.map(jnp.zeros_like, x), donate_argnums=0, devices=jax.devices()[:3])(copies)
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x, 0), emptied)
+    np.testing.assert_array_equal(tree["own"], np.arange(5))
+    np.testing.assert_array_equal(tree["placed"], 1)
+    single = place.single(place.state({**tree, "key": jax.random.key(3)}))
+    np.testing.assert_array_equal(single["own"], tree["own"])
+    np.testing.assert_array_equal(jax.random.key_data(single["key"]), jax.random.key_data(jax.random.key(3)))
+    assert all(len(x.devices()) == 1 for x in jax.tree.leaves(single))
