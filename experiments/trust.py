@@ -40,9 +40,8 @@ def define_flags() -> None:
     flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
-STEPS = 120
-CHAIN = 5
-"""Steps of a run, and how often it is broken before it may end."""
+CHAIN, STEPS_A_BREAK = 5, 24
+"""How often a run is broken before it may end, and how long it is for each time: longer than it then lives."""
 
 MARK = "trust.json"
 """What tells a folder of earlier trials, which may be emptied, from any other."""
@@ -133,15 +132,15 @@ def run(workdir: str, trials: Trials, *, seed: int, progress: bool = True) -> li
 def _resume(directory: Path, kills: int, rng: random.Random) -> Outcomes:
     """Runs that are broken a few times each; a kill has held if the run it broke ends as the unbroken one."""
     directory.mkdir()
-    reference = directory / "unbroken"
-    code = broken_runs.start(broken_runs.unbroken, str(reference), STEPS, log=directory / "unbroken.log")
+    reference, steps = directory / "unbroken", STEPS_A_BREAK * min(kills, CHAIN)
+    code = broken_runs.start(broken_runs.unbroken, str(reference), steps, log=directory / "unbroken.log")
     if code != 0:
         raise RuntimeError(f"the unbroken run ended with {code}; see {directory / 'unbroken.log'}.")
     breaks = broken_runs.draw(rng, kills)
     for number in range(0, kills, CHAIN):
         chain, workdir = breaks[number : number + CHAIN], directory / f"broken_{number // CHAIN}"
         try:
-            broken_runs.survive(workdir, chain, steps=STEPS, told=lambda line: None)
+            broken_runs.survive(workdir, chain, steps=steps, told=lambda line: None)
             differing = broken_runs.differences(workdir, reference)
         except RuntimeError as error:
             differing = [str(error)]

@@ -111,8 +111,9 @@ def test_the_list_of_experiments():
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "notebooks").glob("*.md")), ids=lambda path: path.stem)
 def test_notebooks_run(path):
     notebook = jupytext.read(path)
-    nbclient.NotebookClient(
+    client = nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": ROOT}}
-    ).execute()
+    )
+    client.execute(env={**os.environ, "XLA_FLAGS": XLA_FLAGS})  # one device, as a reader has
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in shown)

@@ -1,37 +1,21 @@
 """`python -m experiments.trust`: the promises tried on the user's own machine."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from experiments.common import broken_runs
 from tests.experiments.commands import run
+from tests.quick import XLA_FLAGS
 from tests.trust import flag_cases
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """A finished smoke run."""
     workdir = tmp_path_factory.mktemp("soak")
-    return workdir, soak(workdir, "--seed=3")
-
-
-def soak(workdir, *flags):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.trust", "--smoke", f"--workdir={workdir}", *flags],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    devices = f"--xla_force_host_platform_device_count=8 {XLA_FLAGS}"
+    return workdir, run("experiments.trust", "--smoke", f"--workdir={workdir}", "--seed=3", XLA_FLAGS=devices)
 
 
 def test_every_trial_holds_and_is_told(smoke):
