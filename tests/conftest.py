@@ -21,8 +21,13 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 
 MAPS = 4_000  # of the 65,530 memory maps that Linux gives a process: a program takes three
 
-gc.freeze()  # what is imported stays
-gc.set_threshold(50_000, 20, 500)  # tracing makes many small objects, and looking through all of them is slow
+gc.disable()  # tracing makes many small objects, and looking through them is slow: done when programs are freed
+collect_ignore = ["experiments/warm.py"]  # it computes what experiments load, for the server that they are forked from
+
+
+def pytest_collection_finish():
+    """What is imported stays, and need not be looked through."""
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

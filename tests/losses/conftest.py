@@ -77,8 +77,9 @@ class Case:
 
 
 def cast(inputs, dtype):
-    """Floating leaves as `dtype`."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None), inputs)
+    """Floating leaves as `dtype`, whole numbers as int32, in 64-bit JAX too."""
+    others = {"i": jnp.int32, "b": jnp.bool_}
+    return jax.tree.map(lambda x: jnp.asarray(x, others.get(x.dtype.kind, dtype)), inputs)
 
 
 def split(inputs):
