@@ -1,7 +1,8 @@
 """LSSKD: four views of each image, who teaches whom, and a deployed network without branches."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -12,6 +13,7 @@ from jkd import branching, io, nets
 from jkd.methods import lsskd
 from jkd.model import Outputs
 from tests import worlds
+from tests.compiled import compiled
 
 FIELDS = {"stage_sizes": (1, 1), "widths": (3, 4), "stem_width": 3}
 PLAIN = nets.ResNet(worlds.CLASSES, **FIELDS)
@@ -19,22 +21,36 @@ BRANCHED = nets.BranchedResNet(worlds.CLASSES, **FIELDS)
 NETWORK = jkd.from_linen(PLAIN, taps=("stage*",))
 ATTACHED = branching.with_branches(NETWORK, nets.StageBranches())
 OWN = branching.with_branches(jkd.from_linen(BRANCHED, taps=("branch*",)), None)
-BATCH = {name: jnp.asarray(worlds.images(4)[name]) for name in ("inputs", "label")}
-VARIABLES = jax.jit(ATTACHED.init)(jax.random.key(0), BATCH["inputs"])
+BATCH = {name: worlds.images(4)[name] for name in ("inputs", "label")}
+LABEL = np.array([2, 0], np.int32)
+
+
+@functools.cache
+def variables():
+    return jax.jit(ATTACHED.init)(jax.random.key(0), BATCH["inputs"])
+
+
+@functools.cache
+def asked(model, train):
+    return jax.jit(lambda v, x: model.apply(v, x, train=train))
 
 
 def outputs_of(model, variables, train=False):
-    return jax.jit(lambda v, x: model.apply(v, x, train=train))(variables, BATCH["inputs"])
+    return jax.device_get(asked(model, train)(variables, BATCH["inputs"]))
 
 
 def answers(seed, branches=3):
     """Random outputs of a network with branches, for two images of three classes."""
-    keys = iter(jax.random.split(jax.random.key(seed), 7))
+    rng = np.random.default_rng(seed)
+
+    def drawn(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
     features = {}
     for number in range(1, branches + 1):
-        features[f"branch{number}_logits"] = jax.random.normal(next(keys), (2, 4, 12))
-        features[f"branch{number}_pooled"] = jax.random.normal(next(keys), (2, 4, 5))
-    return Outputs(jax.random.normal(next(keys), (2, 4, 3)), features)
+        features[f"branch{number}_logits"] = drawn(2, 4, 12)
+        features[f"branch{number}_pooled"] = drawn(2, 4, 5)
+    return Outputs(drawn(2, 4, 3), features)
 
 
 def first_step(distiller):
@@ -47,30 +63,35 @@ def first_step(distiller):
     return run
 
 
+def assert_all_moved(before, after):
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 0, *jax.device_get((before, after)))
+    assert all(jax.tree.leaves(moved))
+
+
 def kl(student, teacher, temperature):
     p, q = (special.softmax(np.asarray(x, np.float64) / temperature, axis=-1) for x in (teacher, student))
     return temperature**2 * special.rel_entr(p, q).sum(-1)
 
 
 def test_every_view_is_the_network_on_the_turned_image():
-    outputs, _ = outputs_of(ATTACHED, VARIABLES)
+    outputs, _ = outputs_of(ATTACHED, variables())
+    plain = jax.jit(PLAIN.apply)
     for turn in range(4):
-        turned = jnp.rot90(BATCH["inputs"], turn, axes=(1, 2))
-        found = jax.jit(PLAIN.apply)(branching.deployed(VARIABLES), turned)
+        turned = np.rot90(BATCH["inputs"], turn, axes=(1, 2))
+        found = plain(branching.deployed(variables()), turned)
         np.testing.assert_allclose(outputs.logits[:, turn], found, atol=1e-5)
     assert [x.shape for x in branching.joint_logits(outputs)] == [(4, 4, 12)] * 2
-    assert np.ptp(np.asarray(outputs.logits), axis=1).max() > 1e-3
+    assert np.ptp(outputs.logits, axis=1).max() > 1e-3
 
 
 def test_a_network_with_branches_of_its_own_is_the_same_network():
     for train in (False, True):
-        ours, after = outputs_of(ATTACHED, VARIABLES, train)
-        theirs, its = outputs_of(OWN, VARIABLES, train)
+        ours, after = outputs_of(ATTACHED, variables(), train)
+        theirs, its = outputs_of(OWN, variables(), train)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), (ours, after), (theirs, its))
     shapes = jax.eval_shape(OWN.init, jax.random.key(0), BATCH["inputs"])
-    assert jax.tree.map(jnp.shape, dict(shapes)) == jax.tree.map(jnp.shape, dict(VARIABLES))
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), VARIABLES["batch_stats"], after["batch_stats"])
-    assert all(size > 0 for size in jax.tree.leaves(moved))
+    assert jax.tree.map(np.shape, dict(shapes)) == jax.tree.map(np.shape, dict(variables()))
+    assert_all_moved(variables()["batch_stats"], after["batch_stats"])
 
 
 def test_branches_repeat_the_later_stages_with_their_strides():
@@ -80,43 +101,42 @@ def test_branches_repeat_the_later_stages_with_their_strides():
     assert set(params) == blocks | {"branch1_fc", "branch2_fc"}
     assert "downsample_conv" in params["branch1_stage2_0"] and "downsample_conv" not in params["branch2_stage2_0"]
     assert params["branch1_fc"]["kernel"].shape == params["branch2_fc"]["kernel"].shape == (4, 7)
-    maps = [jnp.ones((2, side, side, 8)) for side in (8, 4, 2)]
+    maps = [np.ones((2, side, side, 8), np.float32) for side in (8, 4, 2)]
     wide = nets.StageBranches(block=nets.Bottleneck)
     found = jax.eval_shape(lambda key: wide.init_with_output(key, maps, 12), jax.random.key(0))[0]
     assert found["branch1_pooled"].shape == found["branch3_pooled"].shape == (2, 8)
 
 
 def test_the_terms():
-    outputs, label = answers(1), jnp.array([2, 0])
-    found = jax.jit(lsskd.self_objective())(outputs, None, {"label": label})
-    joint = [np.asarray(x) for x in branching.joint_logits(outputs)]
-    log_probs = special.log_softmax(np.asarray(outputs.logits[:, 0]), axis=-1)
+    outputs, batch, joint = answers(1), {"label": LABEL}, branching.joint_logits(answers(1))
+    found = jax.jit(lsskd.self_objective())(outputs, None, batch)
+    log_probs = special.log_softmax(outputs.logits[:, 0], axis=-1)
     np.testing.assert_allclose(found["task"], [-log_probs[0, 2], -log_probs[1, 0]], rtol=1e-5)
-    sad = sum(-special.log_softmax(s, axis=-1)[i, k, 4 * int(label[i]) + k] for s in joint for i, k in [(1, 3)])
-    assert float(found["sad"][1, 3]) == pytest.approx(float(sad), rel=1e-5)
+    sad = sum(-special.log_softmax(s, axis=-1)[i, k, 4 * LABEL[i] + k] for s in joint for i, k in [(1, 3)])
+    assert float(np.asarray(found["sad"])[1, 3]) == pytest.approx(float(sad), rel=1e-5)
     np.testing.assert_allclose(found["layers"], kl(joint[0], joint[2], 3) + kl(joint[1], joint[2], 3), rtol=1e-4)
     views = [[sum(joint[2][i, k, 4 * c + k] for k in range(4)) for c in range(3)] for i in range(2)]
-    np.testing.assert_allclose(branching.matching_turns(jnp.asarray(joint[2]))[:, 0], views, rtol=1e-5)
+    np.testing.assert_allclose(compiled(branching.matching_turns)(joint[2]), np.array(views)[:, None], rtol=1e-5)
     np.testing.assert_allclose(found["main"], kl(outputs.logits, np.array(views)[:, None], 3), rtol=1e-4)
-    units = [x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in branching.numbered(outputs, "pooled")]
-    distance = sum(jnp.square(one - units[2]).sum(-1) for one in units[:2])
+    units = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in branching.numbered(outputs, "pooled")]
+    distance = sum(np.square(one - units[2]).sum(-1) for one in units[:2])
     np.testing.assert_allclose(found["features"], 0.03 * distance, rtol=1e-4)
-    summed = lsskd.self_objective(aggregate=jkd.ops.marginalize_joint_logits)(outputs, None, {"label": label})
+    summed = jax.jit(lsskd.self_objective(aggregate=jkd.ops.marginalize_joint_logits))(outputs, None, batch)
     np.testing.assert_allclose(summed["main"], kl(outputs.logits, joint[2].reshape(2, 4, 3, 4).sum(-1), 3), rtol=1e-4)
-    assert list(lsskd.self_objective(alpha=0, beta=0)(outputs, None, {"label": label})) == ["task", "sad"]
+    names, without = [], lsskd.self_objective(alpha=0, beta=0)
+    jax.eval_shape(lambda x: names.extend(without(x, None, batch)), outputs)
+    assert names == ["task", "sad"]
 
 
 def test_the_deepest_branch_teaches_and_is_not_taught():
-    def gradient(term):
-        def total(outputs):
-            return lsskd.self_objective()(outputs, None, {"label": jnp.array([2, 0])})[term].sum()
+    def totals(outputs):
+        found = lsskd.self_objective()(outputs, None, {"label": LABEL})
+        return {term: found[term].sum() for term in ("task", "layers", "main", "features")}
 
-        found = jax.grad(total)(answers(1))
-        return {"main": found.logits, **found.features}
-
+    gradients = jax.device_get(jax.jit(jax.jacrev(totals))(answers(1)))
     reached = {
-        term: {name for name, value in jax.jit(gradient, static_argnums=0)(term).items() if jnp.abs(value).max() > 0}
-        for term in ("task", "layers", "main", "features")
+        term: {name for name, value in {"main": found.logits, **found.features}.items() if np.abs(value).max() > 0}
+        for term, found in gradients.items()
     }
     assert reached == {
         "task": {"main"},
@@ -124,16 +144,15 @@ def test_the_deepest_branch_teaches_and_is_not_taught():
         "main": {"main"},
         "features": {"branch1_pooled", "branch2_pooled"},
     }
-    task = jax.grad(lambda z: lsskd.labelled(answers(1)._replace(logits=z), {"label": jnp.array([2, 0])})["task"].sum())
-    assert np.abs(task(answers(1).logits)[:, 1:]).max() == 0
+    task = jax.grad(lambda z: lsskd.labelled(answers(1)._replace(logits=z), {"label": LABEL})["task"].sum())
+    assert np.abs(np.asarray(jax.jit(task)(answers(1).logits))[:, 1:]).max() == 0
 
 
 def test_the_export_has_no_branch_and_is_the_main_head(tmp_path):
     distiller = lsskd.lsskd(student=NETWORK, branches=nets.StageBranches(), learning_rate=0.05)
     state, after, logged = jax.jit(first_step(distiller))(())
     whole = lsskd.trained(after)
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params["student"], whole["params"])
-    assert all(size > 0 for size in jax.tree.leaves(moved))
+    assert_all_moved(state.params["student"], whole["params"])
     assert 0 <= float(logged["branch2_accuracy"][0]) <= 4
     student = distiller.student(after)
     io.export(tmp_path, jkd.from_linen(PLAIN), student, example_shape=(8, 8, 1), config={})
@@ -155,11 +174,11 @@ def test_branches_of_a_frozen_teacher_or_of_a_partner():
         (lsskd.hsakd(**shared, teacher=branched, teacher_branches=None), {"task", "joint", "main"}),
         (lsskd.hsakd_online(**shared, teacher=NETWORK), {"task", "sad", "joint", "main"}),
     ):
-        after, logged = jax.eval_shape(first_step(distiller), VARIABLES)[1:]
+        after, logged = jax.eval_shape(first_step(distiller), variables())[1:]
         assert {name.removeprefix("loss/") for name in logged if name.startswith("loss/")} == terms
-        assert jax.tree.structure(distiller.student(after)) == jax.tree.structure(branching.deployed(VARIABLES))
+        assert jax.tree.structure(distiller.student(after)) == jax.tree.structure(branching.deployed(variables()))
     ours, theirs = answers(1), answers(2)
-    found = lsskd.matched(ours, theirs, temperature=2.0)
+    found = compiled(lsskd.matched)(ours, theirs, temperature=2.0)
     pairs = zip(branching.joint_logits(ours), branching.joint_logits(theirs), strict=True)
     np.testing.assert_allclose(found["joint"], sum(kl(s, t, 2) for s, t in pairs), rtol=1e-4)
     np.testing.assert_allclose(found["main"], kl(ours.logits, theirs.logits, 2), rtol=1e-4)
@@ -169,9 +188,9 @@ def test_branches_of_a_frozen_teacher_or_of_a_partner():
 
 def test_a_stronger_answer_is_the_mean_over_branches_and_views():
     outputs = answers(3, branches=2)
-    joint = np.stack([np.asarray(x) for x in branching.joint_logits(outputs)])
+    joint = np.stack(branching.joint_logits(outputs))
     expected = joint.reshape(2, 2, 4, 3, 4).sum(-1).mean((0, 2))
-    np.testing.assert_allclose(branching.class_scores(outputs), expected, rtol=1e-5)
+    np.testing.assert_allclose(compiled(branching.class_scores)(outputs), expected, rtol=1e-5)
 
 
 def test_refusals():
@@ -184,7 +203,7 @@ def test_refusals():
         with pytest.raises(ValueError, match=text):
             jax.eval_shape(distiller.init, jax.random.key(0), BATCH)
     with pytest.raises(ValueError, match=r"images has shape \(4, 40, 1\); expected \[B, S, S, C\]"):
-        signals = {**BATCH, "inputs": jnp.ones((4, 40, 1))}
+        signals = {**BATCH, "inputs": np.ones((4, 40, 1), np.float32)}
         jax.eval_shape(lsskd.lsskd(student=NETWORK, learning_rate=0.05).init, jax.random.key(0), signals)
     for arguments, text in (({"alpha": -1}, "alpha=-1 must be"), ({"temperature": 0}, "temperature=0 must be")):
         with pytest.raises(ValueError, match=text):
