@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import jkd
-from jkd import nets, ops
+from jkd import nets
 from jkd.data import ArrayExamples
 from jkd.methods import adasim
 from tests import worlds
+from tests.compiled import ops
 
 POOL = 20 + 3 * np.arange(6)
 RNG = np.random.default_rng(0)
@@ -64,9 +65,15 @@ def states():
     return distiller, step, found
 
 
-def answers(variables, images):
+@jax.jit
+def forward(variables, images):
     outputs, _ = nets.with_head(BACKBONE, HEAD).apply(variables, images, train=False)
     return outputs.logits, outputs.features["pooled"]
+
+
+def answers(state):
+    """Logits and features of a state's teacher for the images of the three visits."""
+    return jax.device_get(forward(state.teacher, IMAGES[[4, 0, 2]]))
 
 
 def test_an_image_is_paired_with_itself_until_it_was_seen_often_enough(states):
@@ -78,50 +85,48 @@ def test_an_image_is_paired_with_itself_until_it_was_seen_often_enough(states):
         images = IMAGES.copy()
         images[changed] = 9.0
         after = step(before, {"inputs": images}, rows(4, 0, 2))[0]
-        same = jax.tree.map(lambda a, b: bool((a == b).all()), after.inner.params, found[3][0].inner.params)
+        same = jax.tree.map(np.array_equal, after.inner.params, found[3][0].inner.params)
         assert all(jax.tree.leaves(same)) is alike, changed
 
 
 def test_the_window_holds_the_last_visits_and_the_bank_the_last_features(states):
-    _, _, found = states
-    states_ = [state for state, _ in found]
-    features = [answers(state.teacher, IMAGES[[4, 0, 2]])[1] for state in states_[:3]]
+    states_ = [state for state, _ in states[2]]
+    features = [answers(state)[1] for state in states_[:3]]
     unit = [f / np.linalg.norm(f, axis=1, keepdims=True) for f in features]
-    np.testing.assert_array_equal(states_[3].visits, [3, 0, 3, 0, 3, 0])
+    remembered = [jax.device_get((state.visits, state.neighbors, state.similarities, state.bank)) for state in states_]
+    visits, neighbors, similarities, banks = zip(*remembered, strict=True)
+    np.testing.assert_array_equal(visits[3], [3, 0, 3, 0, 3, 0])
     bank = np.zeros((6, 5), np.float32)
     for visit in range(3):
         similarity = unit[visit] @ bank.T
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :3]
-        np.testing.assert_array_equal(states_[visit + 1].neighbors[np.array([4, 0, 2]), -1], order)
+        np.testing.assert_array_equal(neighbors[visit + 1][[4, 0, 2], -1], order)
         np.testing.assert_allclose(
-            states_[visit + 1].similarities[np.array([4, 0, 2]), -1],
-            np.take_along_axis(similarity, order, 1),
-            rtol=1e-5,
-            atol=1e-6,
+            similarities[visit + 1][[4, 0, 2], -1], np.take_along_axis(similarity, order, 1), rtol=1e-5, atol=1e-6
         )
         bank[[4, 0, 2]] = unit[visit]
-        np.testing.assert_allclose(states_[visit + 1].bank, bank, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(states_[3].neighbors[:, 0], states_[2].neighbors[:, 1])
-    assert not states_[3].neighbors[np.array([1, 3, 5])].any()
+        np.testing.assert_allclose(banks[visit + 1], bank, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(neighbors[3][:, 0], neighbors[2][:, 1])
+    assert not neighbors[3][[1, 3, 5]].any()
 
 
 def test_the_teacher_and_the_centre_are_running_means(states):
     distiller, _, found = states
     for (before, _), (after, _) in itertools.pairwise(found[:3]):
-        student = after.inner.params["student"]
-        expected = jax.tree.map(lambda t, s: 0.75 * t + 0.25 * s, before.teacher["params"], student)
+        ours, theirs = jax.device_get((after.inner.params["student"], before.teacher["params"]))
+        expected = jax.tree.map(lambda t, s: 0.75 * t + 0.25 * s, theirs, ours)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.teacher["params"], expected
         )
-        logits = answers(before.teacher, IMAGES[[4, 0, 2]])[0]
-        np.testing.assert_allclose(after.center, 0.9 * before.center + 0.1 * logits.mean(0), rtol=1e-4, atol=1e-6)
+        center = 0.9 * np.asarray(before.center) + 0.1 * answers(before)[0].mean(0)
+        np.testing.assert_allclose(after.center, center, rtol=1e-4, atol=1e-6)
     last = found[-1][0]
     deployed = distiller.student(last)["params"]
     jax.tree.map(np.testing.assert_array_equal, deployed, last.teacher["params"]["backbone"])
 
 
 def test_the_last_layer_rests_first_and_starts_afresh(states):
-    heads = [state.inner.params["student"]["head"] for state, _ in states[2]]
+    heads = [jax.device_get(state.inner.params["student"]["head"]) for state, _ in states[2]]
     moved = [
         {
             name: bool((a[name][leaf] != b[name][leaf]).any())
@@ -136,14 +141,14 @@ def test_the_last_layer_rests_first_and_starts_afresh(states):
 
 
 def test_a_neighbour_is_drawn_only_by_an_image_that_finds_itself():
-    near = jnp.array([[3, 1, 5], [3, 5, 1], [3, 1, 5]])
-    close = jnp.array([[0.9, 0.85, 0.1], [0.9, 0.85, 0.1], [0.9, 0.85, 0.1]], jnp.float32)
+    near = np.array([[3, 1, 5], [3, 5, 1], [3, 1, 5]], np.int32)
+    close = np.array([[0.9, 0.85, 0.1], [0.9, 0.85, 0.1], [0.9, 0.85, 0.1]], np.float32)
     keys = jax.random.split(jax.random.key(0), 400)
     draw = adasim.adaptive(topk=3, temperature=0.2)
     several = jax.jit(jax.vmap(draw, in_axes=(None, None, None, 0)))
 
     def many(own):
-        return np.asarray(several(near, close, jnp.int32(own), keys))
+        return np.asarray(several(near, close, np.int32(own), keys))
 
     drawn = many(3)
     chance = ops.adaptive_neighbor_distribution(near, close, 3, num_examples=6, topk=3, temperature=0.2)
@@ -151,10 +156,10 @@ def test_a_neighbour_is_drawn_only_by_an_image_that_finds_itself():
     assert set(drawn) == {1, 3, 5}
     stranger = many(1)
     assert set(stranger) == {1}
+    nearest, itself, key = jax.jit(adasim.nearest_other()), adasim.itself(), jax.random.key(0)
     for own, naive in ((3, 1), (1, 3), (5, 3)):
-        place = jnp.int32(own)
-        assert int(adasim.nearest_other()(near, close, place, keys[0])) == naive
-        assert int(adasim.itself()(near, close, place, keys[0])) == own
+        assert int(nearest(near, close, np.int32(own), key)) == naive
+        assert int(itself(near, close, np.int32(own), key)) == own
 
 
 def test_a_step_that_is_not_finite_is_not_remembered(states):
@@ -162,7 +167,7 @@ def test_a_step_that_is_not_finite_is_not_remembered(states):
     before = found[2][0]
     broken = {**rows(4, 0, 2), "inputs": np.full((3, 2, 2, 1), np.nan, np.float32)}
     after, logged = step(before, adasim.gallery(EXAMPLES), broken)
-    assert float(sum(total for name, (total, _) in logged.items() if name.startswith("nonfinite/"))) > 0
+    assert sum(float(total) for name, (total, _) in logged.items() if name.startswith("nonfinite/")) > 0
     for kept, old in zip(
         jax.tree.leaves(after._replace(inner=())), jax.tree.leaves(before._replace(inner=())), strict=True
     ):
