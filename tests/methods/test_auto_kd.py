@@ -5,20 +5,21 @@ import json
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jkd
 from experiments import auto_kd as experiment
 from experiments.common import search_plots
-from jkd import data, losses, methods, metrics, optim, peers, proxy_training, search
+from jkd import data, methods, metrics, optim, peers, proxy_training, search
 from jkd.methods import auto_kd
 from jkd.model import Outputs
+from tests.compiled import compiled, losses
 
 TAPS = methods.classic.TAPS
 NARROW = jkd.from_linen(jkd.nets.create("convnet1d", 3, width=2), taps=TAPS)
 WIDE = jkd.from_linen(jkd.nets.create("convnet1d", 3, width=4), taps=TAPS)
+LABEL = np.array([0, 1, 2, 0], np.int32)
 PROXY = proxy_training.Proxy(share=0.5, steps=3, batch_size=8)
 
 
@@ -31,7 +32,7 @@ def signals(rows=24, seed=0):
 
 @functools.cache
 def wide_variables():
-    return jax.jit(WIDE.init)(jax.random.key(7), jnp.ones((1, 8, 1)))
+    return jax.jit(WIDE.init)(jax.random.key(7), np.ones((1, 8, 1), np.float32))
 
 
 ASKED = []
@@ -65,18 +66,23 @@ def trained():
 
 def outputs(width, seed, rows=4):
     rng = np.random.default_rng(seed)
-    maps = {f"stage{i}": jnp.asarray(rng.normal(size=(rows, 4, 2, width)), jnp.float32) for i in (1, 2)}
-    logits, pooled = (jnp.asarray(rng.normal(size=(rows, n)), jnp.float32) for n in (3, width))
+    maps = {f"stage{i}": rng.normal(size=(rows, 4, 2, width)).astype(np.float32) for i in (1, 2)}
+    logits, pooled = (rng.normal(size=(rows, n)).astype(np.float32) for n in (3, width))
     return Outputs(logits, {**maps, "pooled": pooled})
 
 
 def terms(candidate, student, teacher, *, variables=None, **fields):
     """The terms of a candidate's objective, and its variables."""
     module = auto_kd.Searched(auto_kd.Candidate(*candidate), **fields)
-    batch, keys = {"label": jnp.array([0, 1, 2, 0])}, {"params": jax.random.key(1), "dropout": jax.random.key(2)}
-    variables = module.init(keys, student, teacher, batch) if variables is None else variables
-    found, changed = module.apply(variables, student, teacher, batch, rngs=keys, mutable=["first"])
-    return found, {**variables, **changed}
+    batch, keys = {"label": LABEL}, {"params": jax.random.key(1), "dropout": jax.random.key(2)}
+
+    @jax.jit
+    def run(variables, student, teacher):
+        variables = module.init(keys, student, teacher, batch) if variables is None else variables
+        found, changed = module.apply(variables, student, teacher, batch, rngs=keys, mutable=["first"])
+        return found, {**variables, **changed}
+
+    return jax.device_get(run(variables, student, teacher))
 
 
 def test_a_candidate_is_its_transforms_distance_weight_and_temperature():
@@ -84,19 +90,19 @@ def test_a_candidate_is_its_transforms_distance_weight_and_temperature():
     found, variables = terms(("logits", "identity", "affine", "softmax_channel", "kl", 5.0, 4.0), student, teacher)
     assert "params" not in variables  # one width: nothing to adapt
     halves = [(x.logits / 4 + 1) / 2 for x in (student, teacher)]
-    expected = 5 * losses.transformed_distance(*halves, transforms=("softmax_channel",), distance="kl")
-    np.testing.assert_allclose(found["distill"], expected, rtol=1e-5)
-    np.testing.assert_allclose(found["task"], losses.cross_entropy(student.logits, jnp.array([0, 1, 2, 0])), rtol=1e-6)
+    distance = losses.transformed_distance(*halves, transforms=("softmax_channel",), distance="kl")
+    np.testing.assert_allclose(found["distill"], 5 * np.asarray(distance), rtol=1e-5)
+    np.testing.assert_allclose(found["task"], losses.cross_entropy(student.logits, LABEL), rtol=1e-6)
     found, _ = terms(("map", "identity", "identity", "gram_channel", "l2", 0.5, 1.0), student, teacher)
     last = student.features["stage2"], teacher.features["stage2"]
-    expected = 0.5 * losses.transformed_distance(*last, transforms=("gram_channel",))
-    np.testing.assert_allclose(found["distill"], expected, rtol=1e-5)
+    distance = losses.transformed_distance(*last, transforms=("gram_channel",))
+    np.testing.assert_allclose(found["distill"], 0.5 * np.asarray(distance), rtol=1e-5)
 
 
 def test_widths_that_differ_are_adapted_by_a_pointwise_map_that_learns_and_stays_behind():
     student, teacher = outputs(2, 0), outputs(5, 1)
     _, variables = terms(("map", "identity", "identity", "identity", "l2", 1.0, 1.0), student, teacher)
-    assert jax.tree.map(jnp.shape, variables["params"]) == {"adapter0": {"kernel": (2, 5), "bias": (5,)}}
+    assert jax.tree.map(np.shape, variables["params"]) == {"adapter0": {"kernel": (2, 5), "bias": (5,)}}
     distiller, *states = trained()
     kernels = [state.params["objective"]["adapter0"]["kernel"] for state in states]
     assert not np.array_equal(*kernels)
@@ -117,10 +123,9 @@ def test_layers_and_teachers_are_weighed_by_their_gap_at_initialisation():
     with pytest.raises(ValueError, match="layer_weights has 3 entries, but 'map' of 1 teacher"):
         terms(candidate, student, first, layer_weights=(1.0, 1.0, 1.0))
     both = peers.together({"same": NARROW, "other": WIDE})
-    own = jax.jit(NARROW.init)(jax.random.key(3), jnp.ones((1, 8, 1)))
+    own = jax.jit(NARROW.init)(jax.random.key(3), np.ones((1, 8, 1), np.float32))
     merged = {name: {"same": own[name], "other": wide_variables()[name]} for name in own}
-    inputs = jnp.asarray(signals().arrays["inputs"])
-    found = auto_kd.layer_weights(NARROW, own, both, merged, inputs, 6)
+    found = auto_kd.layer_weights(NARROW, own, both, merged, signals().arrays["inputs"], 6)
     assert sum(found) == pytest.approx(1)
     assert len(set(np.round(found[:3], 6))) == 1  # the same network has no gap anywhere
     assert max(found[3:]) < found[0]
@@ -137,15 +142,17 @@ def test_a_normalized_distance_is_one_in_the_first_step():
 
 
 def test_only_a_fixed_part_of_the_matrices_learns():
-    params = {"layer": {"kernel": jnp.ones((30, 30)), "bias": jnp.ones(30)}, "other": jnp.ones((4, 4))}
+    ones = functools.partial(np.ones, dtype=np.float32)
+    params = {"layer": {"kernel": ones((30, 30)), "bias": ones(30)}, "other": ones((4, 4))}
     chain = optim.sparse_updates(jax.random.key(0), share=0.5)
-    state = chain.init(params)
-    updates, state = chain.update(params, state)
-    again, _ = chain.update(params, state)
+    init, update = jax.jit(chain.init), jax.jit(chain.update)
+    updates, state = jax.device_get(update(params, init(params)))
+    again, _ = update(params, state)
     jax.tree.map(np.testing.assert_array_equal, updates, again)
     assert updates["layer"]["kernel"].sum() == 450
     assert updates["layer"]["bias"].mean() == 1
-    alone, _ = chain.update({"layer": params["layer"]}, chain.init({"layer": params["layer"]}))
+    part = {"layer": params["layer"]}
+    alone, _ = update(part, init(part))
     np.testing.assert_array_equal(alone["layer"]["kernel"], updates["layer"]["kernel"])
     for share, text in ((1.5, "share=1.5 must lie in"), (-0.1, "share=-0.1")):
         with pytest.raises(ValueError, match=text):
@@ -168,8 +175,9 @@ def test_a_proxy_training_is_that_of_the_distiller():
     held_out = signals(seed=1).arrays
     ours, _ = jax.jit(lambda v, x: NARROW.apply(v, x, train=False))(distiller.student(state), held_out["inputs"])
     theirs, _ = jax.jit(lambda v, x: WIDE.apply(v, x, train=False))(wide_variables(), held_out["inputs"])
-    alike = metrics.linear_cka(ours.features["pooled"], theirs.features["pooled"])
-    expected = -min(losses.cross_entropy(ours.logits, held_out["label"]).mean(), math.log(3)) - (1 - alike)
+    alike = float(compiled(metrics.linear_cka)(ours.features["pooled"], theirs.features["pooled"]))
+    loss = np.asarray(losses.cross_entropy(ours.logits, held_out["label"])).mean()
+    expected = -min(loss, math.log(3)) - (1 - alike)
     assert evaluate()(auto_kd.Candidate(), 4) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -188,12 +196,12 @@ def test_invalid_candidates_get_no_reward(candidate):
 
 def test_every_path_through_the_levels_is_a_candidate_that_can_be_traced_or_is_refused_in_words():
     keys = {"params": jax.random.key(1), "dropout": jax.random.key(2)}
-    sides, refused = (outputs(2, 0), outputs(5, 1), {"label": jnp.array([0, 1, 2, 0])}), []
+    sides, refused = (outputs(2, 0), outputs(5, 1), {"label": LABEL}), []
     for seed in range(40):
         candidate = search.roll_out(auto_kd.LEVELS, (), np.random.default_rng(seed))
         module = auto_kd.Searched(auto_kd.checked(candidate))
         try:
-            found = jax.eval_shape(lambda module=module: module.init_with_output(keys, *sides)[0])
+            found = jax.eval_shape(lambda *x, module=module: module.init_with_output(keys, *x)[0], *sides)
             assert (found["task"].shape, found["distill"].shape) == ((4,), ())
         except ValueError as error:
             assert candidate[4] == "kl" and "compares probabilities" in str(error)
