@@ -59,7 +59,7 @@ def ratios(state):
 
 
 def gap(a, b):
-    return max(float(jnp.abs(x - y).max()) for x, y in zip(a, b, strict=True))
+    return max(float(np.abs(x - y).max()) for x, y in zip(*jax.device_get((a, b)), strict=True))
 
 
 def test_the_geometry_is_the_triangle_and_the_mean():
@@ -67,30 +67,29 @@ def test_the_geometry_is_the_triangle_and_the_mean():
     s, t = (rng.dirichlet(np.ones(3), 2).astype(np.float32) for _ in range(2))
     labels, means = np.array([2, 0]), rng.dirichlet(np.ones(3), 3).astype(np.float32)
     g, m = np.eye(3, dtype=np.float32)[labels], means[labels]
-    signed = tgeo_kd.trilateral_features(s, t, labels, means, edges="signed")
+    features = jax.jit(tgeo_kd.trilateral_features, static_argnames="edges")
+    signed = features(s, t, labels, means, edges="signed")
     np.testing.assert_allclose(signed, np.concatenate([s, t, g, s - g, t - g, s - t, m, s - m, m - g], -1), atol=1e-6)
-    squared = tgeo_kd.trilateral_features(s, t, labels, means)
+    squared = np.asarray(features(s, t, labels, means))
     np.testing.assert_allclose(squared.reshape(2, 9, 3)[:, 5], (s - t) ** 2, atol=1e-6)
-    gradients = jax.grad(lambda *x: tgeo_kd.trilateral_features(*x, labels, means).sum(), argnums=(0, 1))(s, t)
-    assert not any(np.any(g) for g in gradients)
+    gradients = jax.jit(jax.grad(lambda *x: features(*x, labels, means).sum(), argnums=(0, 1)))(s, t)
+    assert not any(np.any(g) for g in jax.device_get(gradients))
 
 
 def test_the_gradient_of_the_ratio_network_is_that_of_differences(x64):
     """From the same two losses, one direction: a step of plain descent and then the loss of the held-out rows."""
-    as_double = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float64 if x.dtype == "float32" else None))
+
+    def as_double(tree):
+        return jax.device_put(jax.tree.map(lambda x: np.asarray(x, float if x.dtype == "float32" else None), tree))
+
     student, ratio = worlds.TEACHER, tgeo_kd.RatioNet(widths=(4,))
     objective = tgeo_kd.Mixed(ratio, 2.0)
     batch, held_out = (as_double(worlds.batch(seed=seed)) for seed in (0, 1))
     theta = as_double(worlds.teacher_variables(3)["params"])
-    logits = as_double(jnp.asarray(np.random.default_rng(5).normal(size=(8, 3))))
-    batch["class_mean"] = jnp.asarray(MEANS, jnp.float64)[batch["label"]]
-    seen = (
-        jnp.ones((8, 3), jnp.float32),
-        jnp.ones((8, 3), jnp.float32),
-        batch["label"],
-        jnp.asarray(MEANS)[batch["label"]],
-    )
-    w = {"ratio": as_double(ratio.init(jax.random.key(0), *seen)["params"])}
+    logits = as_double(np.random.default_rng(5).normal(size=(8, 3)))
+    ones, means = np.ones((8, 3), np.float32), MEANS[worlds.batch()["label"]]
+    batch["class_mean"] = as_double(means)
+    w = {"ratio": as_double(jax.jit(ratio.init)(jax.random.key(0), ones, ones, batch["label"], means)["params"])}
     outer = tgeo_kd._Outer(student, objective, None, 0.5, 1)
     state = jkd.distiller.DistillState(None, None, None, {"student": {}}, None, None)
     inner_loss, outer_loss = outer.problem(state, logits, batch, held_out, jax.random.split(jax.random.key(0)))
@@ -102,9 +101,11 @@ def test_the_gradient_of_the_ratio_network_is_that_of_differences(x64):
     found = jax.jit(
         lambda w: jkd.optim.unrolled_hypergradient(inner_loss, outer_loss, theta, w, learning_rate=0.5, has_aux=True)
     )(w)[0]
-    direction = jax.tree.map(lambda x: jnp.asarray(np.random.default_rng(x.size).normal(size=x.shape)), w)
+    found, w = jax.device_get((found, w))
+    direction = jax.tree.map(lambda x: np.random.default_rng(x.size).normal(size=x.shape), w)
     slope = sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), found, direction)))
-    up, down = (jax.jit(after)(jax.tree.map(lambda a, b, e=e: a + e * b, w, direction)) for e in (1e-4, -1e-4))
+    loss = jax.jit(after)
+    up, down = (float(loss(jax.tree.map(lambda a, b, e=e: a + e * b, w, direction))) for e in (1e-4, -1e-4))
     assert abs(float(slope)) > 1e-4
     np.testing.assert_allclose(slope, (up - down) / 2e-4, rtol=1e-4)
 
