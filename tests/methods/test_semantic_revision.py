@@ -23,8 +23,8 @@ REVISION = sr.Revision(share=0.5, capacity=2 * ROWS, every=4, step=0.25, toleran
 
 @functools.cache
 def params(seed=0, scale=6.0):
-    found = INIT(jax.random.key(seed), np.zeros((1, 2), np.int32))["params"]
-    return jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, jax.device_get(found))
+    found = jax.device_get(INIT(jax.random.key(seed), np.zeros((1, 2), np.int32))["params"])
+    return jax.device_put(jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, found))
 
 
 @functools.cache

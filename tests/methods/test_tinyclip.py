@@ -44,7 +44,7 @@ def variables(module, seed=0):
         return (values + (name == "scale")).astype(np.float32)
 
     shapes = jax.eval_shape(jkd.from_linen(module).init, jax.random.key(seed), batch()["inputs"])
-    return jax.tree_util.tree_map_with_path(drawn, shapes)
+    return jax.device_put(jax.tree_util.tree_map_with_path(drawn, shapes))
 
 
 @functools.cache
@@ -111,7 +111,7 @@ def test_what_is_cut_is_the_masked_function_and_the_next_stage_begins_with_it():
 
 def test_by_hand_layers_come_from_even_places_and_channels_from_the_front():
     deep = nets.DualEncoder(nets.tower_sizes(16, 5, head_width=4), nets.tower_sizes(16, 4, head_width=4), WORDS, 4, 8)
-    source = variables(deep, 2)["params"]
+    source = jax.device_get(variables(deep, 2)["params"])
     found = tinyclip.inherited(WHOLE, source, batch()["inputs"])["params"]
     taken, given = found["image_tower"]["tower"], source["image_tower"]["tower"]
     for mine, theirs in (("layer1", "layer1"), ("layer2", "layer3")):  # 5 // 2 == 2
