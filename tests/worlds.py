@@ -41,6 +41,11 @@ class Tiny(nn.Module):
         return nn.Dense(CLASSES, name="head")(x)
 
 
+def normal(*shape, seed=0):
+    """Normally distributed numbers, float32."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
 def batch(rows=8, seed=0, width=5):
     """A labelled batch whose labels can be learned."""
     rng = np.random.default_rng(seed)
