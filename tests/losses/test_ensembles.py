@@ -1,7 +1,6 @@
 """Several teachers: what their weights mean."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,13 +28,14 @@ def test_divergences_are_weighted_and_not_teachers_averaged():
 
 
 def test_a_teacher_without_weight_takes_no_part():
-    student = jnp.asarray(STUDENT).at[:, 2].set(-jnp.inf)
-    gone = jnp.asarray(TEACHERS).at[1, :, 2].set(-jnp.inf).at[2].set(jnp.nan)
+    student, gone = STUDENT.copy(), TEACHERS.copy()
+    student[:, 2] = gone[1, :, 2] = -np.inf
+    gone[2] = np.nan
 
     def total(student):
-        return losses.multi_teacher_kl(student, gone, weights=jnp.array([0.0, 1.0, 0.0])).sum()
+        return losses.multi_teacher_kl(student, gone, weights=np.array([0.0, 1.0, 0.0], np.float32)).sum()
 
-    value, gradient = jax.value_and_grad(total)(student)
+    value, gradient = jax.device_get(jax.jit(jax.value_and_grad(total))(student))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() > 0.01

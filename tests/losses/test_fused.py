@@ -44,28 +44,43 @@ def plain(divergence, hidden, head, weights, teacher_hidden, teacher_head, *, ha
     return jnp.sum(jnp.where(kept, weights * total, 0)) / jnp.sum(kept, dtype=total.dtype)
 
 
-def both(name, cut, *, dtype=jnp.float64, hard=0.5, soft=2.0, caps=(4.0, 6.0), temperature=1.5):
+SETTING = {"dtype": np.float64, "hard": 0.5, "soft": 2.0, "caps": (4.0, 6.0), "temperature": 1.5}
+
+
+def both(name, cut, **change):
     """Value and gradients (hidden states, head, weights) of the fused loss and of the plain one."""
-    fused, divergence, options = PAIRS[name]
+    setting = SETTING | change
+    return of_fused(name, cut, **setting), of_plain(name, **setting)
+
+
+def of_fused(name, cut, *, dtype, hard, soft, caps, temperature):
+    fused, _, options = PAIRS[name]
     hidden, head, teacher_hidden, teacher_head, weights = arrays(dtype)
-    options = {**options, "temperature": temperature}
     cuts = dict(zip(("chunk_size", "vocabulary_chunk_size"), cut, strict=True))
     capped = {} if caps is None else {"student_soft_cap": caps[0], "teacher_soft_cap": caps[1]}
 
     def fused_loss(hidden, head, weights):
         return fused(
             hidden, head, teacher_hidden, teacher_head, LABELS, weights=weights, where=WHERE, hard_weight=hard,
-            soft_weight=soft, **cuts, **capped, **options,
+            soft_weight=soft, temperature=temperature, **cuts, **capped, **options,
         )  # fmt: skip
+
+    evaluate = jax.jit(jax.value_and_grad(fused_loss, argnums=(0, 1, 2)), compiler_options=QUICK)
+    return evaluate(hidden, head, weights)
+
+
+@functools.cache
+def of_plain(name, *, dtype, hard, soft, caps, temperature):
+    _, divergence, options = PAIRS[name]
+    hidden, head, teacher_hidden, teacher_head, weights = arrays(dtype)
+    options = {"hard": hard, "soft": soft, "caps": caps, "temperature": temperature, **options}
 
     def plain_loss(hidden, head, weights):
         wide = [x.astype(jnp.float64) for x in (hidden, head, weights, teacher_hidden, teacher_head)]
-        return plain(divergence, *wide, hard=hard, soft=soft, caps=caps, **options)
+        return plain(divergence, *wide, **options)
 
-    compiled = (
-        jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)), compiler_options=QUICK) for f in (fused_loss, plain_loss)
-    )
-    return [f(hidden, head, weights) for f in compiled]
+    evaluate = jax.jit(jax.value_and_grad(plain_loss, argnums=(0, 1, 2)), compiler_options=QUICK)
+    return evaluate(hidden, head, weights)
 
 
 def assert_same(actual, expected, tolerance):

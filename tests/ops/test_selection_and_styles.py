@@ -1,7 +1,6 @@
 """Which examples are trusted, and what a style is."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,10 +13,10 @@ def test_the_surest_are_selected_and_the_earlier_of_equal_ones():
     theirs, ours = (RNG.dirichlet(np.ones(3), 12).astype(np.float32) for _ in range(2))
     theirs[7], ours[7] = theirs[2], ours[2]
     together = 0.7 * theirs + 0.3 * ours
-    mask, confidence = ops.select_confident(theirs, ours, student_weight=0.3, num_selected=5)
+    mask, confidence = jax.device_get(ops.select_confident(theirs, ours, student_weight=0.3, num_selected=5))
     np.testing.assert_allclose(confidence, together.max(-1), rtol=1e-5)
     expected = np.zeros(12, bool)
-    expected[np.argsort(-np.asarray(confidence), kind="stable")[:5]] = True
+    expected[np.argsort(-confidence, kind="stable")[:5]] = True
     np.testing.assert_array_equal(mask, expected)
     balanced, _ = ops.select_confident(theirs, ours, student_weight=0.3, num_selected=6, balance=True)
     chosen = together.argmax(-1)
@@ -26,7 +25,7 @@ def test_the_surest_are_selected_and_the_earlier_of_equal_ones():
         kept = np.flatnonzero(np.asarray(balanced) & (chosen == c))
         assert len(kept) == min(2, len(own))
         assert confidence[kept].min() >= np.delete(confidence[own], np.searchsorted(own, kept)).max(initial=0)
-    np.testing.assert_array_equal(balanced, ops.top_k_per_class(jnp.asarray(together), k=2))
+    np.testing.assert_array_equal(balanced, ops.top_k_per_class(together, k=2))
     for options, text in (
         ({"num_selected": 13}, "num_selected=13 exceeds the pool, which has 12"),
         ({"num_selected": 2, "balance": True}, "num_selected=2 must be at least 3"),
@@ -47,11 +46,11 @@ def test_an_image_takes_the_statistics_that_are_asked_for():
     np.testing.assert_allclose(statistics(out), (mean, std), atol=1e-5)
     np.testing.assert_allclose(ops.restyle(x, *statistics(x)), x, atol=1e-4)
     np.testing.assert_array_equal(
-        ops.restyle(jnp.zeros((4, 5, 6, 2)), mean, std), np.broadcast_to(mean[:, None, None], x.shape)
+        ops.restyle(np.zeros_like(x), mean, std), np.broadcast_to(mean[:, None, None], x.shape)
     )
-    gradient = jax.grad(lambda x: ops.restyle(x, mean, std)[0, 0, 0, 0])(jnp.asarray(x))
+    gradient = np.asarray(jax.jit(jax.grad(lambda x: ops.restyle(x, mean, std)[0, 0, 0, 0]))(x))
     own = statistics(x)[1][0, 0]
-    assert float(gradient[0, 0, 0, 0]) == pytest.approx(std[0, 0] / own, rel=1e-4)
+    assert gradient[0, 0, 0, 0] == pytest.approx(std[0, 0] / own, rel=1e-4)
     assert np.count_nonzero(gradient) == 1  # the statistics are constants
     with pytest.raises(ValueError, match="mean has shape"):
         ops.restyle(x, mean[:1], std)
@@ -59,23 +58,21 @@ def test_an_image_takes_the_statistics_that_are_asked_for():
 
 def test_a_mixed_style_lies_between_two():
     x = np.stack([np.full((4, 4, 1), 0.0), np.full((4, 4, 1), 10.0)]) + RNG.normal(size=(2, 4, 4, 1))
-    partner, mix = jnp.array([1, 1]), jax.jit(ops.adaptive_instance_mix, static_argnames=("concentration", "noise"))
-    found = [
-        mix(jax.random.key(i), jnp.asarray(x, jnp.float32), concentration=1.0, noise=0.0, partner=partner)
-        for i in range(8)
-    ]
+    x, partner = x.astype(np.float32), np.array([1, 1], np.int32)
+    options = {"concentration": 1.0, "partner": partner}
+
+    @jax.jit
+    def mix(seed):
+        return [ops.adaptive_instance_mix(jax.random.key(seed), x, noise=noise, **options) for noise in (0.0, 0.1)]
+
+    found, with_noise = zip(*(jax.device_get(mix(seed)) for seed in range(8)), strict=True)
     means = np.array([statistics(out)[0] for out in found])
     own = statistics(x)[0]
     assert (
         means[:, 0].min() >= own[0].min() - 0.1 and means[:, 0].max() <= own[1].max() + 0.1 and np.ptp(means[:, 0]) > 2
     )
     np.testing.assert_allclose(means[:, 1], np.broadcast_to(own[1], (8, 1)), rtol=1e-4)
-    normal = [(np.asarray(out[0]) - out[0].mean()) / out[0].std() for out in (x, found[0])]
+    normal = [(out[0] - out[0].mean()) / out[0].std() for out in (x, found[0])]
     np.testing.assert_allclose(*normal, atol=1e-3)
-    noisy = [
-        statistics(mix(jax.random.key(i), jnp.asarray(x, jnp.float32), concentration=1.0, noise=0.1, partner=partner))[
-            0
-        ]
-        for i in range(8)
-    ]
+    noisy = [statistics(out)[0] for out in with_noise]
     assert 0.2 < np.std([mean[1] for mean in noisy]) < 3
