@@ -232,26 +232,14 @@ def test_no_array_of_tokens_times_vocabulary(name):
 
 
 REFUSED = {
-    "head": (
-        ValueError,
-        r"student_head \(11, 3\); expected.*Transpose",
-        {"student_head": np.zeros((V, H), np.float32)},
-    ),
-    "vocabulary": (
-        ValueError,
-        r"teacher_head has 9 columns.*Cut off",
-        {"teacher_head": np.zeros((WIDE, 9), np.float32)},
-    ),
-    "tokens": (ValueError, r"teacher_hidden has shape \(4, 5\)", {"teacher_hidden": np.zeros((4, WIDE), np.float32)}),
-    "no tokens": (
-        ValueError,
-        r"student_hidden has shape \(0, 3\).*one token",
-        {"student_hidden": np.zeros((0, H), np.float32)},
-    ),
+    "head": (ValueError, r"student_head \(11, 3\); expected.*Transpose", {"student_head": normal(V, H)}),
+    "vocabulary": (ValueError, r"teacher_head has 9 columns.*Cut off", {"teacher_head": normal(WIDE, 9)}),
+    "tokens": (ValueError, r"teacher_hidden has shape \(4, 5\)", {"teacher_hidden": normal(4, WIDE)}),
+    "no tokens": (ValueError, r"student_hidden has shape \(0, 3\).*one token", {"student_hidden": normal(0, H)}),
     "labels": (ValueError, "hard_weight=0.5 needs labels", {"labels": None, "hard_weight": 0.5}),
     "chunk": (ValueError, "chunk_size=0 must", {"chunk_size": 0}),
     "cap": (ValueError, "student_soft_cap=-1 must", {"student_soft_cap": -1}),
-    "weights": (ValueError, r"weights has shape \(2,\).*one for each token", {"weights": np.zeros(2, np.float32)}),
+    "weights": (ValueError, r"weights has shape \(2,\).*one for each token", {"weights": normal(2)}),
     "normalizer": (ValueError, "normalizer=0 must", {"normalizer": 0}),
 }
 
