@@ -168,7 +168,7 @@ def cut_dual_encoder(module: DualEncoder, params: Any) -> tuple[DualEncoder, Any
     Returns:
       The smaller module, its parameters, and what was kept of each tower.
     """
-    masks, kept, found = settled(params["masks"]), {}, dict(params["network"])
+    masks, kept, found = jax.jit(settled)(params["masks"]), {}, dict(params["network"])
     for name in TOWERS:
         found[f"{name}_tower"], kept[name] = cut_masked_transformer(params["network"][f"{name}_tower"], masks[name])
     image, text = (_sizes_of(kept[name], getattr(module, name).head_width) for name in TOWERS)

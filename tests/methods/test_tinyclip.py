@@ -72,12 +72,6 @@ def embed(module):
     return jax.jit(lambda variables, inputs: module.apply(variables, inputs).logits)
 
 
-@pytest.fixture
-def settled(monkeypatch):
-    """The masks of a cut are settled by one program."""
-    monkeypatch.setattr(nets.learnt_masks, "settled", jax.jit(nets.learnt_masks.settled))
-
-
 def some_masks(seed=3):
     """Log-alpha of which some close; all heads of one layer do."""
     rng = np.random.default_rng(seed)
@@ -87,7 +81,6 @@ def some_masks(seed=3):
     return masks
 
 
-@pytest.mark.usefixtures("settled")
 def test_what_is_cut_is_the_masked_function_and_the_next_stage_begins_with_it():
     params = {"network": variables(WHOLE)["params"], "masks": some_masks()}
     inputs = batch()["inputs"]
@@ -156,7 +149,6 @@ def test_clips_own_training_learns_its_scale():
     assert abs(scales[1] - scales[0]) > 1e-3
 
 
-@pytest.mark.usefixtures("settled")
 def test_masks_close_until_the_target_is_reached_while_multipliers_climb():
     state, step = compiled()
     first, seen = state, []
