@@ -1,7 +1,6 @@
 """Mixup: what is blended, who sees it, and the scale of the logits."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,37 +10,41 @@ from jkd.data import mixing
 from jkd.methods import mixup_kd
 from jkd.model import Outputs
 from tests import worlds
+from tests.compiled import compiled, losses
 
-KEYS = jax.random.split(jax.random.key(3), 8)
+EYE, LABELS = np.eye(8, dtype=np.float32), np.arange(8, dtype=np.int32)
 
 
 def blended(batch, **arguments):
     chosen = {"mixing": "full", "alpha": 1.0, "unmixed_fraction": 0.9, "replace": True, **arguments}
-    return jax.jit(mixup_kd.mixed(None, **chosen))(batch, KEYS)
+    mix = mixup_kd.mixed(None, **chosen)
+    return jax.jit(lambda batch: mix(batch, jax.random.split(jax.random.key(3), 8)))(batch)
+
+
+def drawn(seed, rows, **arguments):
+    return compiled(mixing.draw_mixing)(jax.random.key(seed), rows, **arguments)
 
 
 def test_inputs_and_labels_are_blended_alike():
-    batch = {"inputs": jnp.eye(8), "label": jnp.arange(8)}
-    out = blended(batch)
-    np.testing.assert_allclose(out["inputs"], mixup_kd.targets_of(out, 8), atol=1e-6)
-    assert float(out["inputs"].max(-1).min()) < 0.9
-    images, targets = data.mixup(jax.random.key(0), jnp.eye(8), jnp.eye(8))
+    out = blended({"inputs": EYE, "label": LABELS})
+    np.testing.assert_allclose(out["inputs"], compiled(mixup_kd.targets_of)(out, 8), atol=1e-6)
+    assert np.asarray(out["inputs"]).max(-1).min() < 0.9
+    images, targets = compiled(data.mixup)(jax.random.key(0), EYE, EYE)
     np.testing.assert_array_equal(images, targets)
-    assert len(np.unique(np.asarray(mixing.draw_mixing(jax.random.key(1), 8).ratio))) == 8
+    assert len(np.unique(np.asarray(drawn(1, 8).ratio))) == 8
 
 
 def test_how_many_rows_stay_unmixed():
-    drawn = [mixing.draw_mixing(jax.random.key(i), 64, unmixed_fraction=0.9) for i in range(40)]
-    share = np.mean([np.mean(np.asarray(one.ratio) < 1) for one in drawn])
+    share = np.mean([np.asarray(drawn(seed, 64, unmixed_fraction=0.9).ratio) < 1 for seed in range(40)])
     assert share == pytest.approx((1 - 1 / 64) ** 57, abs=0.03)
-    exact = mixing.draw_mixing(jax.random.key(0), 64, unmixed_fraction=0.9, replace=False)
-    assert int((exact.ratio < 1).sum()) == 64 - 57
+    exact = drawn(0, 64, unmixed_fraction=0.9, replace=False)
+    assert (np.asarray(exact.ratio) < 1).sum() == 64 - 57
 
 
 def test_padding_is_never_blended_in():
-    inputs = jnp.where(jnp.arange(8)[:, None] < 5, jnp.eye(8), jnp.nan)
-    out = blended({"inputs": inputs, "label": jnp.arange(8), "mask": jnp.arange(8) < 5})
-    assert jnp.isfinite(out["inputs"][:5]).all()
+    inputs = np.where(LABELS[:, None] < 5, EYE, np.float32(np.nan))
+    out = blended({"inputs": inputs, "label": LABELS, "mask": LABELS < 5})
+    assert np.isfinite(np.asarray(out["inputs"])[:5]).all()
 
 
 def test_both_networks_see_the_blend():
@@ -74,19 +77,20 @@ def test_both_networks_see_the_blend():
 
 
 def test_scaling_by_the_deviation_or_by_a_temperature():
-    student, teacher = Outputs(jnp.array([[1.0, -2.0, 4.0]])), Outputs(jnp.array([[0.0, 3.0, 1.0]]))
-    batch = {"label": jnp.array([0]), "second_label": jnp.array([2]), "ratio": jnp.array([0.25])}
-    found = jax.jit(mixup_kd.objective(eps=0.0))(student, teacher, batch)
-    larger = jax.jit(mixup_kd.objective(eps=0.0))(Outputs(7 * student.logits), teacher, batch)
+    student, teacher = (Outputs(np.array([row], np.float32)) for row in ([1.0, -2.0, 4.0], [0.0, 3.0, 1.0]))
+    batch = {"label": np.int32([0]), "second_label": np.int32([2]), "ratio": np.float32([0.25])}
+    terms = jax.jit(mixup_kd.objective(eps=0.0))
+    found = terms(student, teacher, batch)
+    larger = terms(Outputs(7 * student.logits), teacher, batch)
     scaled = np.array([1.0, -2.0, 4.0]) / np.std([1.0, -2.0, 4.0], ddof=1)
     log_probs = scaled - np.log(np.exp(scaled).sum())
     assert float(found["task"][0]) == pytest.approx(-0.1 * (0.25 * log_probs[0] + 0.75 * log_probs[2]), rel=1e-5)
     assert float(larger["distill"][0]) == pytest.approx(float(found["distill"][0]), rel=1e-5)
     hot = jax.jit(mixup_kd.objective(scaling=4.0))(student, teacher, batch)
-    expected = jkd.losses.kl_divergence(student.logits, teacher.logits, temperature=4.0)
+    expected = losses.kl_divergence(student.logits, teacher.logits, temperature=4.0)
     assert float(hot["distill"][0]) == pytest.approx(0.9 * float(expected[0]), rel=1e-6)
-    same = jax.jit(mixup_kd.objective())(Outputs(jnp.zeros((1, 3))), teacher, batch)
-    assert jnp.isfinite(same["task"]).all()
+    same = jax.jit(mixup_kd.objective())(Outputs(np.zeros((1, 3), np.float32)), teacher, batch)
+    assert np.isfinite(same["task"]).all()
 
 
 def test_refusals():
@@ -101,4 +105,4 @@ def test_refusals():
         with pytest.raises(ValueError, match=text):
             methods.mixup_kd.mixup_kd(**networks, **arguments)
     with pytest.raises(ValueError, match="mixing: stored teacher outputs are of single examples"):
-        blended({**worlds.batch(), "teacher": Outputs(jnp.zeros((8, 3)))})
+        blended({**worlds.batch(), "teacher": Outputs(np.zeros((8, 3), np.float32))})

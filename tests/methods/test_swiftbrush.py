@@ -60,12 +60,8 @@ def stepped(**arguments):
     distiller = build(**arguments)
     first = jax.jit(distiller.init)(jax.random.key(0), BATCH)
     after, metrics = jax.jit(distiller.step)(first, teacher(), BATCH)
-    return (
-        distiller,
-        first,
-        after,
-        {name: float(total) / float(count) for name, (total, count) in metrics.items() if count},
-    )
+    means = {name: float(total) / float(count) for name, (total, count) in metrics.items() if count}
+    return distiller, first, after, means
 
 
 def test_it_rests_where_the_fake_says_what_the_teacher_says_and_both_are_guided():
