@@ -4,7 +4,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -109,7 +108,7 @@ class ImageBatches(Batches):
 @functools.cache
 def stages_variables(seed=7):
     """Weights of a teacher that is `STAGES`."""
-    return jax.jit(STAGES.init)(jax.random.key(seed), jnp.asarray(images()["inputs"]))
+    return jax.jit(STAGES.init)(jax.random.key(seed), images()["inputs"])
 
 
 def class_maps(outputs):
@@ -124,7 +123,7 @@ def facts():
     return {
         "first_steps": 5,
         "fine_tune_learning_rate": 0.01,
-        "margins": tuple(np.asarray(jkd.ops.overhaul_margin(*norm)) for norm in norms),
+        "margins": tuple(np.asarray(jax.jit(jkd.ops.overhaul_margin)(*norm)) for norm in norms),
         "population": jkd.methods.classic.Population.of(IMAGE_IDS, IMAGE_LABELS),
         "negatives": 7,
         "label_embeddings": class_maps,
@@ -141,4 +140,4 @@ TEACHER = jkd.from_linen(Tiny(width=16))
 @functools.cache
 def teacher_variables(seed=7):
     """Weights of the teacher."""
-    return jax.jit(TEACHER.init)(jax.random.key(seed), jnp.asarray(batch()["inputs"]))
+    return jax.jit(TEACHER.init)(jax.random.key(seed), batch()["inputs"])
