@@ -1,7 +1,6 @@
 """FerKD: from a bank as with the teacher, what is dropped does not count, and what is mixed with what."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,7 +22,8 @@ def batch_of(confidences):
     """Rows of which the teacher is so sure; the labels are not its choice."""
     rest = (1 - np.array(confidences)[:, None]) / 2
     probs = np.concatenate([np.array(confidences)[:, None], rest, rest], -1)
-    outputs = jkd.Outputs(jnp.log(jnp.asarray(probs, jnp.float32)))
+    with np.errstate(divide="ignore"):
+        outputs = jkd.Outputs(np.log(probs.astype(np.float32)))
     return {**worlds.batch(len(confidences)), "label": np.full(len(confidences), 1, np.int32), "teacher": outputs}
 
 
@@ -44,10 +44,12 @@ def test_what_is_dropped_does_not_count_and_what_is_doubtful_has_its_label():
     expected = (targets * (np.log(targets) - np.asarray(log_probs)[1:3])).sum(-1).mean()
     total, count = logged["loss/distill"]
     assert float(count) == 2
-    assert float(total / count) == pytest.approx(float(expected), rel=1e-5)
+    assert float(total) / float(count) == pytest.approx(float(expected), rel=1e-5)
     assert [float(x) for x in (*logged["kept"], *logged["hard"])] == [2, 4, 1, 4]
     none, _ = step(state, (), batch_of([0.1, 0.2, 0.99, 1.0]))
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), distiller.student(state), distiller.student(none))
+    moved = jax.tree.map(
+        lambda a, b: np.abs(np.subtract(a, b)).max(), distiller.student(state), distiller.student(none)
+    )
     assert max(jax.tree.leaves(moved)) < 1e-4  # weight decay alone
 
 
@@ -55,7 +57,7 @@ def test_a_bank_teaches_as_the_teacher_does(tmp_path):
     images = worlds.images(4)
     examples = data.ArrayExamples({"inputs": images["inputs"], "label": images["label"], "id": np.arange(4)})
     regions = data.RegionCrops(8)
-    teacher = jax.jit(worlds.TEACHER.init)(jax.random.key(1), jnp.asarray(images["inputs"]))
+    teacher = jax.jit(worlds.TEACHER.init)(jax.random.key(1), images["inputs"])
     options = {"regions": regions, "num_classes": 3, "crops": 2, "k": None, "dtype": "float32"}
     bank = data.LabelBank.build(tmp_path / "bank", worlds.TEACHER, teacher, examples, **options)
     batches = bank.batches(examples, 4, crops=2, seed=0)
@@ -99,6 +101,7 @@ def test_a_box_takes_away_what_it_covers():
     ratio = np.full(2000, 0.75, np.float32)
     mixed, left = jax.jit(cut_mixing.cut_and_paste)(jax.random.key(0), zeros, ones, ratio)
     np.testing.assert_allclose(1 - np.asarray(mixed).mean((1, 2, 3), dtype=np.float64), left, atol=1e-6)
+    left = np.asarray(left)
     assert float(left.min()) == pytest.approx(0.75, abs=0.03)  # a box that is not cut off has half the side
     assert float(left.max()) > 0.9
 
@@ -114,4 +117,4 @@ def test_refusals():
         with pytest.raises(ValueError, match=text):
             build(**arguments)
     with pytest.raises(ValueError, match="no 'id', which says what rows are crops of one image"):
-        ferkd.other_crops(jax.random.key(0), {"inputs": 0}, jnp.ones(2, bool))
+        ferkd.other_crops(jax.random.key(0), {"inputs": 0}, np.ones(2, bool))
