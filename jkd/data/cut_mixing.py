@@ -42,7 +42,7 @@ def self_mix(
 
     Example:
       >>> a, b, y = jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 4, 4, 1)), jnp.eye(2)
-      >>> mixed, targets = self_mix(jax.random.key(0), a, b, y, y[::-1])
+      >>> mixed, targets = jax.jit(self_mix)(jax.random.key(0), a, b, y, y[::-1])
       >>> bool(jnp.allclose(mixed.mean((1, 2, 3)), (targets * y[::-1]).sum(-1)))
       True
 
@@ -90,7 +90,7 @@ def switch_mix(
       ValueError: for shapes that do not fit or a number out of range.
 
     Example:
-      >>> images, targets = switch_mix(jax.random.key(0), jnp.ones((4, 2, 2, 1)), jnp.eye(4))
+      >>> images, targets = jax.jit(switch_mix)(jax.random.key(0), jnp.ones((4, 2, 2, 1)), jnp.eye(4))
       >>> bool(jnp.allclose(targets.sum(-1), 1))
       True
 

@@ -113,8 +113,9 @@ def ferkd(
       >>> net = jkd.from_linen(jkd.nets.create("mlp", 3, width=4))
       >>> distiller = ferkd(student=net, teacher=net, learning_rate=0.1)
       >>> batch = {"inputs": jnp.ones((2, 5)), "label": jnp.array([0, 2])}
-      >>> state = distiller.init(jax.random.key(0), batch)
-      >>> _, metrics = distiller.step(state, net.init(jax.random.key(1), batch["inputs"]), batch)
+      >>> state = jax.jit(distiller.init)(jax.random.key(0), batch)
+      >>> teacher = jax.jit(net.init)(jax.random.key(1), batch["inputs"])
+      >>> _, metrics = jax.jit(distiller.step)(state, teacher, batch)
       >>> float(metrics["kept"][0])
       2.0
 
