@@ -37,7 +37,7 @@ def assign_points(points: Array, boxes: Array, labels: Array, *, radius: Any, al
     Example:
       >>> boxes = jnp.array([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 0.0, 0.0]])
       >>> points = jnp.array([[5.0, 5.0], [1.0, 5.0], [0.1, 0.1]])
-      >>> print(assign_points(points, boxes, jnp.array([3, -1]), radius=2.0))
+      >>> print(jax.jit(assign_points)(points, boxes, jnp.array([3, -1]), radius=2.0))
       [ 0 -1 -1]
     """
     points, boxes = floats(points=points, boxes=boxes)
@@ -77,7 +77,8 @@ def assign_atss(anchors: Array, boxes: Array, labels: Array, *, level_sizes: Seq
 
     Example:
       >>> anchors = jnp.array([[0.0, 0.0, 4.0, 4.0], [4.0, 0.0, 8.0, 4.0], [8.0, 0.0, 12.0, 4.0]])
-      >>> print(assign_atss(anchors, jnp.array([[4.0, 0.0, 8.0, 5.0]]), jnp.array([0]), level_sizes=(3,)))
+      >>> assign = jax.jit(assign_atss, static_argnames="level_sizes")
+      >>> print(assign(anchors, jnp.array([[4.0, 0.0, 8.0, 5.0]]), jnp.array([0]), level_sizes=(3,)))
       [-1  0 -1]
 
     References:

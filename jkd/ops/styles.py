@@ -28,9 +28,9 @@ def restyle(x: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
         ValueError: Shapes that do not fit.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> x = jnp.array([0.0, 2.0]).reshape(1, 2, 1, 1)
-        >>> print([f"{v:.2f}" for v in restyle(x, jnp.array([[5.0]]), jnp.array([[3.0]])).ravel()])
+        >>> print([f"{v:.2f}" for v in jax.jit(restyle)(x, jnp.array([[5.0]]), jnp.array([[3.0]])).ravel()])
         ['2.00', '8.00']
 
     Reference:
@@ -81,7 +81,7 @@ def adaptive_instance_mix(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> adaptive_instance_mix(jax.random.key(0), jnp.ones((4, 3, 3, 2))).shape
+        >>> jax.jit(adaptive_instance_mix)(jax.random.key(0), jnp.ones((4, 3, 3, 2))).shape
         (4, 3, 3, 2)
 
     Reference:
