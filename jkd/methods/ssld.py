@@ -73,7 +73,8 @@ def mine(
     kept = np.arange(len(inputs))
     if reference is not None:
         kept = np.flatnonzero(data.remove_near_duplicates(inputs, reference, threshold=threshold))
-    return kept[np.asarray(ops.top_k_per_class(jnp.asarray(probabilities)[kept], k=k))]
+    surest = jax.jit(ops.top_k_per_class, static_argnames="k")(np.asarray(probabilities)[kept], k=k)
+    return kept[np.asarray(surest)]
 
 
 def ssld(
