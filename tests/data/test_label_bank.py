@@ -1,15 +1,16 @@
 """Crops that are replayed, the labels that are kept of them, and how they are dealt."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 import jkd
 from jkd import data
 from jkd.data import label_bank, scenes, visible_share
 from jkd.views import TEACHER, view_keys
 from tests import worlds
+from tests.compiled import compiled
 
 CROPS, ROWS = 6, 10
 REGIONS = data.RegionCrops(4, scale=(0.2, 0.6))
@@ -23,7 +24,7 @@ def examples():
 
 @pytest.fixture(scope="module")
 def teacher():
-    return jax.jit(worlds.TEACHER.init)(jax.random.key(7), jnp.ones((1, 4, 4, 1)))
+    return jax.jit(worlds.TEACHER.init)(jax.random.key(7), np.ones((1, 4, 4, 1), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +35,14 @@ def bank(tmp_path_factory, teacher):
 
 
 def test_a_crop_is_the_part_of_the_image_that_its_box_names():
-    image = jnp.asarray(examples().arrays["inputs"][0])
+    image = examples().arrays["inputs"][0]
     crop = jax.jit(data.apply_crop, static_argnums=3)
-    whole, part = jnp.array([0.0, 0.0, 1.0, 1.0]), jnp.array([0.25, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose(crop(image, whole, jnp.array(False), 8), image, atol=1e-6)
-    np.testing.assert_allclose(crop(image, part, jnp.array(False), 4), image[2:6, 4:8], atol=1e-6)
-    both = crop(image, jnp.stack([part, whole]), jnp.array([True, True]), 4)
+    whole, part = np.array([[0, 0, 1, 1], [0.25, 0.5, 0.5, 0.5]], np.float32)
+    np.testing.assert_allclose(crop(image, whole, np.array(False), 8), image, atol=1e-6)
+    np.testing.assert_allclose(crop(image, part, np.array(False), 4), image[2:6, 4:8], atol=1e-6)
+    both = np.asarray(crop(image, np.stack([part, whole]), np.array([True, True]), 4))
     np.testing.assert_allclose(both[0], image[2:6, 4:8][:, ::-1], atol=1e-6)
-    assert crop((255 * image).astype(jnp.uint8), whole, jnp.array(False), 2).dtype == jnp.float32
+    assert crop((255 * image).astype(np.uint8), whole, np.array(False), 2).dtype == np.float32
 
 
 def test_boxes_lie_within_the_image_and_have_the_area_that_was_asked_for():
@@ -77,16 +78,20 @@ def test_a_bank_replays_its_crops_and_says_of_them_what_the_teacher_says(bank, t
     np.testing.assert_allclose(found["box"], drawn, atol=1e-6)
     batch = {**images.take(np.array(rows)), **found}
     seen = jax.jit(bank.transform(4))(batch, None)
-    logits = jax.jit(lambda x: worlds.TEACHER.apply(teacher, x, train=False)[0].logits)(seen["inputs"])
+    logits = np.asarray(compiled(worlds.TEACHER.apply)(teacher, seen["inputs"], train=False)[0].logits)
     top = found[TEACHER].logits
-    expected = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), top.ids, -1)
+    expected = np.take_along_axis(special.log_softmax(logits, axis=-1), top.ids, -1)
     np.testing.assert_allclose(top.log_probs, expected, atol=2e-3)
     np.testing.assert_allclose(np.exp(seen[TEACHER].logits), bank.probabilities(ids, crops), atol=1e-6)
-    np.testing.assert_allclose(bank.probabilities(ids, crops), jax.nn.softmax(logits), atol=2e-3)  # one class is left
+    np.testing.assert_allclose(
+        bank.probabilities(ids, crops), special.softmax(logits, axis=-1), atol=2e-3
+    )  # one class is left
     with pytest.raises(jkd.cache.CacheMismatch, match="example 5 has label 0 there, 1 here"):
         bank.read(ids[:1], crops[:1], labels=np.array([1]))
     with pytest.raises(jkd.cache.CacheMismatch, match=r"teacher: the cache has"):
-        data.LabelBank.open(bank.cache.folder, num_classes=3, teacher=jax.tree.map(lambda x: x + 1, teacher))
+        data.LabelBank.open(
+            bank.cache.folder, num_classes=3, teacher=jax.tree.map(lambda x: np.asarray(x) + 1, teacher)
+        )
 
 
 def test_crops_are_dealt_without_repetition_and_batches_are_functions_of_the_step(bank):
@@ -123,11 +128,12 @@ def test_thresholds_are_quantiles_of_the_bank(bank):
 
 
 def test_labels_in_little_room():
-    probs = jax.nn.softmax(jax.random.normal(jax.random.key(0), (4, 6)))
-    kept = data.compress_soft_labels(probs, k=6)
-    np.testing.assert_allclose(data.recover_soft_labels(*kept, num_classes=6, mode="renormalize"), probs, atol=1e-6)
-    one = data.recover_soft_labels(*data.compress_soft_labels(probs, k=1), num_classes=6, mode="renormalize")
-    np.testing.assert_array_equal(one, jax.nn.one_hot(probs.argmax(-1), 6))
+    probs = special.softmax(np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), axis=-1)
+    compress, recover = compiled(data.compress_soft_labels), compiled(data.recover_soft_labels)
+    kept = compress(probs, k=6)
+    np.testing.assert_allclose(recover(*kept, num_classes=6, mode="renormalize"), probs, atol=1e-6)
+    one = recover(*compress(probs, k=1), num_classes=6, mode="renormalize")
+    np.testing.assert_array_equal(one, np.eye(6)[probs.argmax(-1)])
     with pytest.raises(ValueError, match="num_classes=6 does not fit values of shape"):
         data.recover_soft_labels(*kept, num_classes=6)
     with pytest.raises(ValueError, match="k=7 exceeds the classes"):

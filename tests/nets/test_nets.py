@@ -134,7 +134,7 @@ def example_net(name="resnet8", shape=(8, 8, 8, 1), **fields):
 
 def apply(net, variables, images, train=False, **options):
     """The network's call, compiled: one compilation is quicker than one for each operation."""
-    return jax.jit(lambda v, x: net.apply(v, x, train, **options))(variables, images)
+    return jax.device_get(jax.jit(lambda v, x: net.apply(v, x, train, **options))(variables, images))
 
 
 @pytest.mark.parametrize("name", ["resnet8", "convnet", "vgg8", "shufflenet_v1"])
@@ -145,7 +145,7 @@ def test_a_stage_is_the_relu_of_its_preactivation(name):
     for stage in (1, 2, 3):
         stage, preact = sown[f"stage{stage}"][0], sown[f"stage{stage}_preact"][0]
         assert (preact < 0).any()
-        np.testing.assert_array_equal(stage, jnp.maximum(preact, 0))
+        np.testing.assert_array_equal(stage, np.maximum(preact, 0))
     np.testing.assert_allclose(sown["pooled"][0], sown["stage4" if name == "vgg8" else "stage3"][0].mean((1, 2)), 1e-6)
 
 
@@ -153,8 +153,10 @@ def test_training_moves_statistics_by_a_tenth():
     net, variables, images = example_net("convnet", width=4, strides=(1,))
     _, updated = apply(net, variables, images, True, mutable=["batch_stats"])
     kernel = variables["params"]["conv1"]["kernel"]
-    before = jax.lax.conv_general_dilated(
-        images, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    before = np.asarray(
+        jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
     )
     stats = updated["batch_stats"]["bn1"]
     np.testing.assert_allclose(stats["mean"], 0.1 * before.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
@@ -163,7 +165,7 @@ def test_training_moves_statistics_by_a_tenth():
 
 def test_evaluation_uses_running_statistics_and_epsilon():
     net, variables, images = example_net("convnet", width=4, strides=(1,))
-    stats = {"mean": jnp.full(4, 0.5), "var": jnp.full(4, 1e-5)}
+    stats = {"mean": np.full(4, 0.5, np.float32), "var": np.full(4, 1e-5, np.float32)}
     variables = {**variables, "batch_stats": {"bn1": stats}}
     _, sown = apply(net, variables, images, capture_intermediates=True, mutable=["intermediates"])
     sown = sown["intermediates"]
@@ -180,7 +182,8 @@ def test_synchronised_statistics_equal_one_large_batch(name):
     def part(x):
         return synced.apply(variables, x, True, mutable=["batch_stats"])
 
-    parts, part_stats = jax.jit(jax.vmap(part, axis_name="devices"))(images.reshape(2, 4, 8, 8, 1))
+    synchronised = jax.jit(jax.vmap(part, axis_name="devices"))
+    parts, part_stats = jax.device_get(synchronised(images.reshape(2, 4, 8, 8, 1)))
     np.testing.assert_allclose(parts.reshape(whole.shape), whole, atol=1e-5)
     for one, other in zip(jax.tree.leaves(stats), jax.tree.leaves(part_stats), strict=True):
         np.testing.assert_allclose(one, other[1], atol=1e-5)
@@ -194,7 +197,7 @@ def test_kernels_start_with_the_fan_out_scale():
         params = net.init(key, jnp.ones((1, 8, 8, 1)))["params"]
         return params["stage3_0"]["conv1"]["kernel"], params["fc"]["kernel"]
 
-    kernel, head = kernels(jax.random.key(0))
+    kernel, head = jax.device_get(kernels(jax.random.key(0)))
     np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 256)), rtol=0.01)
     np.testing.assert_allclose([head.max(), head.min()], [1 / 16, -1 / 16], rtol=0.05)
 
@@ -206,8 +209,9 @@ def test_gradients_reach_every_parameter():
         logits, _ = net.apply({**variables, "params": params}, images, True, mutable=["batch_stats"])
         return (logits**2).sum()
 
-    for path, leaf in jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(variables["params"])):
-        assert jnp.isfinite(leaf).all() and (leaf != 0).any(), jax.tree_util.keystr(path)
+    gradients = jax.device_get(jax.jit(jax.grad(loss))(variables["params"]))
+    for path, leaf in jax.tree.leaves_with_path(gradients):
+        assert np.isfinite(leaf).all() and (leaf != 0).any(), jax.tree_util.keystr(path)
 
 
 def test_float64_stays_float64(x64):
@@ -219,7 +223,7 @@ def test_float64_stays_float64(x64):
 
 
 def test_global_mean_averages_everything_between_batch_and_channels():
-    x = jnp.arange(24.0).reshape(2, 3, 2, 2)
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
     np.testing.assert_allclose(layers.global_mean(x), [[5, 6], [17, 18]])
 
 
