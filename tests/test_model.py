@@ -119,14 +119,15 @@ def test_nnx_taps_and_their_refusal():
     first = jax.device_get(variables["params"]["first"])
     np.testing.assert_allclose(outputs.features["first"], INPUTS @ first["kernel"] + first["bias"][None], rtol=1e-5)
     with pytest.raises(ValueError, match=r"'nowhere' matches no sub-module.*dropout, first, head, norm"):
-        jkd.from_nnx(NnxNet, taps=("nowhere",)).apply(variables, INPUTS, train=False)
+        compiled(jkd.from_nnx(NnxNet, taps=("nowhere",)).apply)(variables, INPUTS, train=False)
 
 
 def test_an_nnx_module_keeps_its_weights_and_a_constructor_draws_new_ones():
     module = NnxNet(nnx.Rngs(3))
-    kept = jkd.from_nnx(module).init(jax.random.key(0), INPUTS)
+    kept = jax.jit(jkd.from_nnx(module).init)(jax.random.key(0), INPUTS)
     np.testing.assert_array_equal(kept["params"]["head"]["kernel"], module.head.kernel[...])
-    drawn = [jkd.from_nnx(NnxNet).init(jax.random.key(i), INPUTS)["params"]["head"]["kernel"] for i in (0, 1)]
+    init = jax.jit(jkd.from_nnx(NnxNet).init)
+    drawn = [init(jax.random.key(i), INPUTS)["params"]["head"]["kernel"] for i in (0, 1)]
     assert not np.array_equal(*drawn)
 
 

@@ -1,7 +1,8 @@
 """What experiments without labels and without teachers are made of: pools, resolutions, baselines."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +12,11 @@ from jkd import data
 from tests import worlds
 
 SPLITS = data.load("digits", num_train=60)
-KEYS = jax.random.split(jax.random.key(0), 6)
+
+
+@functools.cache
+def keys():
+    return jax.random.split(jax.random.key(0), 6)
 
 
 def test_a_pool_holds_what_it_says_and_copies_are_found():
@@ -32,16 +37,16 @@ def test_a_pool_holds_what_it_says_and_copies_are_found():
 
 
 def test_training_shows_parts_and_the_last_stage_all_of_it_larger():
-    batch = {"inputs": jnp.asarray(SPLITS.train.arrays["inputs"][:6])}
-    whole = resolutions.zoomed(SPLITS, 1.0).transform(batch, KEYS)["inputs"]
+    batch = {"inputs": SPLITS.train.arrays["inputs"][:6]}
+    whole = jax.jit(resolutions.zoomed(SPLITS, 1.0).transform)(batch, keys())["inputs"]
     np.testing.assert_allclose(whole, batch["inputs"], atol=1e-5)
-    ramp = {"inputs": jnp.broadcast_to(jnp.arange(8.0)[None, :, None, None], (6, 8, 8, 1))}
+    ramp = {"inputs": np.broadcast_to(np.arange(8, dtype=np.float32)[None, :, None, None], (6, 8, 8, 1))}
     part = resolutions.zoomed(SPLITS, 0.5)
-    spans = np.ptp(np.asarray(part.transform(ramp, KEYS)["inputs"]), axis=(1, 2, 3))
+    spans = np.ptp(np.asarray(jax.jit(part.transform)(ramp, keys())["inputs"]), axis=(1, 2, 3))
     assert (spans < 7).all() and (spans > 2.5).all() and np.ptp(spans) > 0.5
     assert part.transform(batch, None) is batch
     larger = resolutions.enlarged(part, 1.5)
-    seen = larger.transform(batch, KEYS)["inputs"]
+    seen = np.asarray(jax.jit(larger.transform)(batch, keys())["inputs"])
     assert seen.shape == (6, *larger.input_shape) == (6, 12, 12, 1)
     np.testing.assert_allclose(seen.mean((1, 2)), batch["inputs"].mean((1, 2)), rtol=0.15)
 
@@ -64,7 +69,7 @@ def test_progressive_self_distillation_learns_from_the_epoch_before():
 
 def test_turned_images_keep_their_class():
     batch = {"inputs": SPLITS.train.arrays["inputs"][:6], "label": SPLITS.train.labels()[:6]}
-    seen = outside_baselines.turned(SPLITS.transform)(batch, KEYS)
+    seen = jax.device_get(jax.jit(outside_baselines.turned(SPLITS.transform))(batch, keys()))
     np.testing.assert_array_equal(seen["label"], np.repeat(batch["label"], 4))
     np.testing.assert_array_equal(seen["inputs"][1::4], np.rot90(batch["inputs"], axes=(1, 2)))
     assert outside_baselines.turned(SPLITS.transform)(batch, None) is batch

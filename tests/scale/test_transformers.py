@@ -1,5 +1,7 @@
 """The decoder against a plain reference in NumPy, and its decoding against itself."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import jkd
 from jkd import nets, train
+from tests.compiled import compiled
 
 SIZES = {"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "hidden": 20}
 TOKENS = np.random.default_rng(0).integers(0, 13, (2, 7))
@@ -14,6 +17,15 @@ TOKENS = np.random.default_rng(0).integers(0, 13, (2, 7))
 
 def decoder(**fields):
     return nets.Decoder(13, **{**SIZES, **fields})
+
+
+@functools.cache
+def apply(net):
+    """The network's call as one program for each form of its arguments."""
+    return jax.jit(net.apply)
+
+
+empty_cache = compiled(nets.empty_cache)
 
 
 def weights(net):
@@ -66,7 +78,7 @@ def reference(variables, tokens, heads=4, kv_heads=2):
 
 
 def test_logits_are_those_of_the_reference(net):
-    found = jax.jit(net[0].apply)(net[1], TOKENS)
+    found = np.asarray(apply(net[0])(net[1], TOKENS))
     assert found.shape == (2, 7, 13)
     for row, tokens in zip(found, TOKENS, strict=True):
         np.testing.assert_allclose(row, reference(net[1], tokens), rtol=1e-4, atol=1e-4)
@@ -77,8 +89,8 @@ def test_padding_changes_nothing(net, side):
     pad = ((0, 0), (3, 0) if side == "left" else (0, 3))
     padded = np.pad(TOKENS, pad, constant_values=5)
     mask = np.pad(np.ones_like(TOKENS, bool), pad)
-    found = jax.jit(net[0].apply)(net[1], {"tokens": padded, "mask": mask})
-    expected = jax.jit(net[0].apply)(net[1], TOKENS)
+    found = np.asarray(apply(net[0])(net[1], {"tokens": padded, "mask": mask}))
+    expected = np.asarray(apply(net[0])(net[1], TOKENS))
     np.testing.assert_allclose(found[mask].reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
     assert np.isfinite(found).all()
 
@@ -86,12 +98,12 @@ def test_padding_changes_nothing(net, side):
 @pytest.mark.parametrize("cuts", [(4, 5, 6), (1, 2, 3, 4, 5, 6), ()])
 def test_decoding_with_a_cache_gives_the_logits_of_the_whole_text(net, cuts):
     extend = jax.jit(lambda tokens, cache: net[0].apply(net[1], tokens, cache, method="extend"))
-    cache, parts = nets.empty_cache(net[0], batch=2, length=9), []
+    cache, parts = empty_cache(net[0], batch=2, length=9), []
     for tokens in np.split(TOKENS, cuts, axis=1):
         logits, cache = extend(tokens, cache)
         parts.append(logits)
     assert int(cache.length) == 7
-    expected = jax.jit(net[0].apply)(net[1], TOKENS)
+    expected = np.asarray(apply(net[0])(net[1], TOKENS))
     np.testing.assert_allclose(np.concatenate(parts, 1), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -99,10 +111,10 @@ def test_a_padded_prompt_goes_on_where_its_tokens_end(net):
     """Prompts of three and five tokens, padded on the left, then two more tokens."""
     prompt, mask = TOKENS[:, :5].copy(), np.ones((2, 5), bool)
     mask[0, :2] = False
-    cache = nets.empty_cache(net[0], batch=2, length=8)
+    cache = empty_cache(net[0], batch=2, length=8)
     extend = jax.jit(lambda *arguments: net[0].apply(net[1], *arguments, method="extend"))
     _, cache = extend(prompt, cache, mask)
-    logits, _ = extend(TOKENS[:, 5:], cache)
+    logits, _ = jax.device_get(extend(TOKENS[:, 5:], cache))
     np.testing.assert_allclose(logits[0], reference(net[1], TOKENS[0, 2:])[-2:], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(logits[1], reference(net[1], TOKENS[1])[-2:], rtol=1e-4, atol=1e-4)
 
@@ -120,8 +132,9 @@ def test_remat_and_tied_and_half_precision(net):
     assert "head" not in shapes["params"]
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype(np.float32)}
     assert jax.eval_shape(half.apply, shapes, TOKENS).dtype == jnp.float32
-    wide = jax.jit(decoder(tied=True).apply)({"params": net[1]["params"]}, TOKENS)
-    narrow = jax.jit(half.apply)({"params": net[1]["params"]}, TOKENS)
+    wide, narrow = (
+        np.asarray(apply(model)({"params": net[1]["params"]}, TOKENS)) for model in (decoder(tied=True), half)
+    )
     assert 0 < np.abs(wide - narrow).mean() < 0.05 * np.abs(wide).mean()
 
 
@@ -136,10 +149,10 @@ def test_a_loop_over_stacked_blocks_is_the_same_network(net, remat):
         stacked,
         jax.eval_shape(looped.init, jax.random.key(0), TOKENS),
     )
-    expected = jax.jit(net[0].apply)(net[1], TOKENS)
-    np.testing.assert_allclose(jax.jit(looped.apply)(stacked, TOKENS), expected, rtol=1e-4, atol=1e-4)
+    expected = np.asarray(apply(net[0])(net[1], TOKENS))
+    np.testing.assert_allclose(apply(looped)(stacked, TOKENS), expected, rtol=1e-4, atol=1e-4)
     extend = jax.jit(lambda tokens, cache: looped.apply(stacked, tokens, cache, method="extend"))
-    _, cache = extend(TOKENS[:, :5], nets.empty_cache(looped, batch=2, length=8))
+    _, cache = extend(TOKENS[:, :5], empty_cache(looped, batch=2, length=8))
     np.testing.assert_allclose(extend(TOKENS[:, 5:], cache)[0], expected[:, 5:], rtol=1e-4, atol=1e-4)
     model = jkd.from_linen(looped, taps=("layers/stream",))
     features = jax.eval_shape(lambda v: model.apply(v, TOKENS, train=False)[0].features, stacked)
@@ -160,7 +173,7 @@ def test_taps():
 @pytest.mark.parametrize(("make", "size"), [(nets.llama2_7b, 6_738_415_616), (nets.tiny_llama_1b, 1_100_048_384)])
 def test_published_sizes_and_rules(make, size, scan):
     net = make(scan=scan)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.ones((1, 2), jnp.int32))["params"]
+    shapes = jax.eval_shape(net.init, jax.random.key(0), np.ones((1, 2), np.int32))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == size
     mesh = jax.sharding.AbstractMesh((2, 4, 4), ("data", "fsdp", "tensor"))
     rules = tuple(train.Rule(*rule) for rule in nets.decoder_rules(net))
