@@ -15,7 +15,7 @@ PLAIN = worlds.distiller()
 
 
 def run(distiller, steps=3, batch=None, teacher=None):
-    """A few compiled steps, of which the last one's metrics are given."""
+    """A few compiled steps."""
     batch = BATCH if batch is None else batch
     teacher = worlds.teacher_variables() if teacher is None else teacher
     state = jax.jit(distiller.init)(jax.random.key(0), batch)
