@@ -61,6 +61,10 @@ class Checkpoints:
         with _writing(self._best, step):
             _save(self._best, step, flatten(tree), score=score)
 
+    def steps(self) -> list[int]:
+        """The newest steps that were saved, whole or damaged."""
+        return sorted(self._newest.all_steps())
+
     def best_score(self) -> float | None:
         """The score of the best step, or None."""
         step = self._best.latest_step()
@@ -121,6 +125,11 @@ class Checkpoints:
             )
             return False
         return True
+
+
+def abstract(tree: Any) -> Any:
+    """The shapes and shardings of a tree's arrays, in place of the arrays; PRNG keys, which are small, stay."""
+    return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else _abstract(x), tree)
 
 
 def flatten(tree: Any) -> dict[str, Any]:

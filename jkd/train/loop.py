@@ -15,7 +15,7 @@ from jkd.distiller import Distiller
 from jkd.model import Variables
 from jkd.train import steps as stepping
 from jkd.train import workdir as workdirs
-from jkd.train.checkpoint import Checkpoints
+from jkd.train.checkpoint import Checkpoints, abstract
 from jkd.train.metrics import MetricsWriter
 from jkd.train.parallel import Placement, jit_placement
 from jkd.train.prefetch import prefetch
@@ -187,14 +187,19 @@ class _Run:
 
     def start(self, teacher: Any, batch: Any, seed: int) -> tuple[int, Any]:
         """The step to go on from, and what is carried into it."""
+        start, carry = 0, self.initial(teacher, batch, seed)
+        if self.checkpoints is not None and self.checkpoints.steps():
+            carry = abstract(carry)  # no initial state stays in memory beside the restored one
+            start, carry = self.checkpoints.restore(carry) or (start, carry)
+        self.writer = MetricsWriter(self.directory, start)
+        return start, self.placement.state(carry)
+
+    def initial(self, teacher: Any, batch: Any, seed: int) -> Any:
+        """What is carried into the first step of a new run."""
         place = self.placement
         state = place.init(self.distiller.init, jax.random.key(seed), batch)
         carry = stepping.initial_carry(self.distiller, state, teacher, batch, shapes=place.shapes)
-        carry = place.single(place.state(carry))
-        restored = self.checkpoints.restore(carry) if self.checkpoints is not None else None
-        start, carry = restored if restored is not None else (0, carry)
-        self.writer = MetricsWriter(self.directory, start)
-        return start, self.placement.state(carry)
+        return place.single(place.state(carry))
 
     def loop(
         self, carry: Any, teacher: Any, data: Any, start: int, bar: Bar, stopped: Callable[[], int | None]

@@ -1,5 +1,6 @@
 """fit: one compilation, metrics, evaluation, checkpoints, refusals, bad runs, a graceful stop."""
 
+import gc
 import json
 import os
 import signal
@@ -120,3 +121,19 @@ def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path):
     assert stop.value.step == 8
     assert (tmp_path / "checkpoints" / "steps" / "8").exists()
     assert len(fit(tmp_path, evaluate={"validation": lambda variables: {"accuracy": 0.5}}).history) == 5
+
+
+def test_a_run_that_goes_on_holds_no_initial_state_beside_the_restored_one(tmp_path, monkeypatch):
+    """Otherwise a state could be too large to resume that was not too large to train."""
+    wide, restore, seen = worlds.distiller(student=worlds.Tiny(width=61)), train.Checkpoints.restore, []
+
+    def watched(checkpoints, like):
+        gc.collect()
+        seen.append([x.shape for x in jax.live_arrays() if 61 in x.shape])
+        return restore(checkpoints, like)
+
+    monkeypatch.setattr(train.Checkpoints, "restore", watched)
+    first = np.array(fit(tmp_path, wide, steps=4, checkpoint_every=2).state.params["student"]["first"]["kernel"])
+    again = fit(tmp_path, wide, steps=4, checkpoint_every=2).state.params["student"]["first"]["kernel"]
+    assert seen == [[]]
+    np.testing.assert_array_equal(again, first)
