@@ -81,6 +81,9 @@ class Trials(NamedTuple):
     moves: int = len(spread_runs.MOVES)
 
 
+SMOKE = Trials(kills=2, stops=1, damages=1, ways=1, moves=1)
+
+
 def run(workdir: str, trials: Trials, *, seed: int, progress: bool = True) -> list[Row]:
     """Tries the promises; writes `results.json`.
 
@@ -208,7 +211,7 @@ def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # killed children leave semaphores
     trials = Trials(FLAGS.kills, max(3, FLAGS.kills // 5))
     if FLAGS.smoke:
-        trials = Trials(min(FLAGS.kills, 2), 1, 1, 1, 1)
+        trials = SMOKE._replace(kills=min(FLAGS.kills, SMOKE.kills))
     seed = random.SystemRandom().randrange(2**32) if FLAGS.seed is None else FLAGS.seed
     rows = run(FLAGS.workdir, trials, seed=seed, progress=FLAGS.progress)
     broken_promises = [row.promise for row in rows if row.held < row.trials]

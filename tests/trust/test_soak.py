@@ -2,36 +2,24 @@
 
 import json
 
-import pytest
-
+from experiments import trust
 from experiments.common import broken_runs
 from tests.experiments.commands import run
-from tests.quick import XLA_FLAGS
 from tests.trust import flag_cases
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """A finished smoke run."""
-    workdir = tmp_path_factory.mktemp("soak")
-    devices = f"--xla_force_host_platform_device_count=8 {XLA_FLAGS}"
-    return workdir, run("experiments.trust", "--smoke", f"--workdir={workdir}", "--seed=3", XLA_FLAGS=devices)
+def test_every_trial_holds_and_is_told(tmp_path, capsys):
+    rows = trust.run(str(tmp_path), trust.SMOKE, seed=3, progress=False)
+    said, results = capsys.readouterr().out, json.loads((tmp_path / "results.json").read_text())
+    assert results == {"seed": 3, "rows": [row._asdict() for row in rows]}
+    assert "seed 3" in said
+    assert len(rows) == 4
+    for row in rows:
+        assert row.held == row.trials > 0, row
+        assert row.promise in said
 
 
-def test_every_trial_holds_and_is_told(smoke):
-    workdir, done = smoke
-    assert done.returncode == 0, done.stderr
-    results = json.loads((workdir / "results.json").read_text())
-    assert results["seed"] == 3
-    assert "seed 3" in done.stdout
-    assert len(results["rows"]) == 4
-    for row in results["rows"]:
-        assert row["held"] == row["trials"] > 0, row
-        assert row["promise"] in done.stdout
-    assert "Traceback" not in done.stderr
-
-
-def test_a_folder_of_something_else_is_not_emptied(smoke, tmp_path):
+def test_a_folder_of_something_else_is_not_emptied(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     done = run("experiments.trust", "--smoke", f"--workdir={tmp_path}")
     assert done.returncode == 1
