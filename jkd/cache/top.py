@@ -42,9 +42,9 @@ def top_k(logits: jax.Array, *, k: int, temperature: float = 1.0) -> TopK:
       ValueError: `k` or a temperature out of range.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> top = top_k(jnp.log(jnp.array([0.1, 0.6, 0.3])), k=2)
-      >>> print(top.ids, [f"{p:.4f}" for p in jnp.exp(top.log_probs)])
+      >>> import jax, numpy as np
+      >>> top = jax.jit(top_k, static_argnames="k")(np.log([0.1, 0.6, 0.3]), k=2)
+      >>> print(top.ids, [f"{p:.4f}" for p in np.exp(top.log_probs)])
       [1 2] ['0.6000', '0.3000']
     """
     ids, log_probs, _ = with_tail(logits, k=k, temperature=temperature)
@@ -78,7 +78,8 @@ def compressed(teacher: Model, *, k: int, temperature: float = 1.0) -> Model:
       >>> import jax, jax.numpy as jnp, jkd
       >>> from flax import linen as nn
       >>> model = compressed(jkd.from_linen(nn.Dense(5)), k=2)
-      >>> outputs, _ = model.apply(model.init(jax.random.key(0), jnp.ones((3, 4))), jnp.ones((3, 4)), train=False)
+      >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.ones((3, 4)))
+      >>> outputs, _ = jax.jit(model.apply, static_argnames="train")(variables, jnp.ones((3, 4)), train=False)
       >>> outputs.logits.ids.shape
       (3, 2)
     """

@@ -39,7 +39,8 @@ def random_resized_crop_params(
       ValueError: for bounds out of range or out of order.
 
     Example:
-      >>> box, flip = random_resized_crop_params(jax.random.key(0), scale=(0.25, 0.25), ratio=(1.0, 1.0))
+      >>> draw = jax.jit(lambda key: random_resized_crop_params(key, scale=(0.25, 0.25), ratio=(1.0, 1.0)))
+      >>> box, flip = draw(jax.random.key(0))
       >>> box[2:]
       Array([0.5, 0.5], dtype=float32)
     """
@@ -80,7 +81,7 @@ def apply_crop(image: jax.Array, box: jax.Array, flip: jax.Array, size: int | tu
 
     Example:
       >>> image = jnp.arange(16.0).reshape(4, 4, 1)
-      >>> apply_crop(image, jnp.array([0.5, 0.5, 0.5, 0.5]), jnp.array(True), 2)[..., 0]
+      >>> jax.jit(apply_crop, static_argnums=3)(image, jnp.array([0.5, 0.5, 0.5, 0.5]), jnp.array(True), 2)[..., 0]
       Array([[11., 10.],
              [15., 14.]], dtype=float32)
     """

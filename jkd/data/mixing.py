@@ -44,8 +44,8 @@ def draw_mixing(
       ValueError: for an argument out of range.
 
     Example:
-      >>> mixing = draw_mixing(jax.random.key(0), 10, unmixed_fraction=0.9, replace=False)
-      >>> int((mixing.ratio == 1).sum())
+      >>> draw = jax.jit(lambda key: draw_mixing(key, 10, unmixed_fraction=0.9, replace=False))
+      >>> draw(jax.random.key(0)).ratio.tolist().count(1)
       9
     """
     _check.positive("alpha", alpha)
@@ -118,7 +118,7 @@ def mixup(
       ValueError: if shapes do not agree or an argument is out of range.
 
     Example:
-      >>> images, targets = mixup(jax.random.key(0), jnp.ones((4, 2)), jnp.eye(4))
+      >>> images, targets = jax.jit(mixup)(jax.random.key(0), jnp.ones((4, 2)), jnp.eye(4))
       >>> bool(jnp.allclose(targets.sum(-1), 1))
       True
 

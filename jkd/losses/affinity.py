@@ -45,9 +45,9 @@ def affinity_mimicking(
         ValueError: Shapes that do not fit, a scale that is not positive.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> one, other = jnp.eye(4), jnp.eye(4, 6)
-        >>> loss = affinity_mimicking(one, one, other, other, student_scale=1.0, teacher_scale=1.0)
+        >>> loss = jax.jit(affinity_mimicking)(one, one, other, other, student_scale=1.0, teacher_scale=1.0)
         >>> print(f"{loss:.4f}")
         1.2683
 

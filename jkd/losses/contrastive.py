@@ -146,9 +146,9 @@ def crd(
         ValueError: Shapes that do not fit, a temperature that is not positive, `momentum` outside [0, 1].
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> index = jnp.array([[0, 2], [1, 3]])
-        >>> result = crd(jnp.eye(2, 4), jnp.eye(2, 4), jnp.eye(4), jnp.eye(4), index, temperature=1.0)
+        >>> result = jax.jit(crd)(jnp.eye(2, 4), jnp.eye(2, 4), jnp.eye(4), jnp.eye(4), index, temperature=1.0)
         >>> print(f"{result.loss:.4f}", result.student_memory.shape)
         1.9031 (4, 4)
 

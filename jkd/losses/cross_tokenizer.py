@@ -40,9 +40,9 @@ def uld(
         ValueError: Leading axes that differ, a temperature that is not positive.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> student, teacher = jnp.log(jnp.array([0.5, 0.3, 0.2])), jnp.log(jnp.array([0.4, 0.6]))
-        >>> print(f"{uld(student, teacher):.4f}")
+        >>> import jax, numpy as np
+        >>> student, teacher = np.log([0.5, 0.3, 0.2]), np.log([0.4, 0.6])
+        >>> print(f"{jax.jit(uld)(student, teacher):.4f}")
         0.4000
 
     Reference:
@@ -90,9 +90,9 @@ def hybrid_uld(
         ValueError: Shapes that do not fit, `beta` outside [0, 1].
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> student, teacher = jnp.array([0.5, 0.3, 0.2]), jnp.array([0.3, 0.6, 0.05, 0.05])
-        >>> print(f"{hybrid_uld(student, teacher, jnp.array([1]), jnp.array([0])):.4f}")
+        >>> print(f"{jax.jit(hybrid_uld)(student, teacher, jnp.array([1]), jnp.array([0])):.4f}")
         0.2250
 
     Reference:

@@ -205,9 +205,9 @@ def bckd_loss(
         ValueError: Shapes that do not fit, a negative `gamma`.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> box = jnp.array([[0.0, 0.0, 2.0, 2.0]])
-        >>> terms = bckd_loss(jnp.zeros((1, 2)), jnp.array([[0.0, 2.0]]), box, box / 2, num_pos=1)
+        >>> terms = jax.jit(bckd_loss)(jnp.zeros((1, 2)), jnp.array([[0.0, 2.0]]), box, box / 2, num_pos=1)
         >>> print(*(f"{term:.3f}" for term in terms))
         0.264 1.142
 

@@ -77,14 +77,14 @@ def fused_linear_topk_divergence(
         ValueError: Shapes that do not fit, a number out of range, an unknown name, `hard_weight` without labels.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jkd
-        >>> keys = jax.random.split(jax.random.key(0), 4)
+        >>> import jax, jkd, numpy as np
+        >>> rng = np.random.default_rng(0)
         >>> shapes = ((6, 4), (4, 9), (6, 8), (8, 9))
-        >>> arrays = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes)]
+        >>> arrays = [rng.standard_normal(shape, "float32") for shape in shapes]
         >>> options = {"k": 3, "beta": 0.5, "tail": "bucket", "support": "teacher"}
-        >>> plain = jkd.losses.topk_divergence(arrays[0] @ arrays[1], arrays[2] @ arrays[3], **options)
-        >>> fused = fused_linear_topk_divergence(*arrays, chunk_size=4, **options)
-        >>> bool(jnp.allclose(fused, jnp.mean(plain)))
+        >>> plain = jax.jit(lambda student, teacher: jkd.losses.topk_divergence(student, teacher, **options))
+        >>> fused = jax.jit(lambda *arrays: fused_linear_topk_divergence(*arrays, chunk_size=4, **options))
+        >>> np.allclose(fused(*arrays), plain(arrays[0] @ arrays[1], arrays[2] @ arrays[3]).mean())
         True
 
     Reference:
@@ -159,13 +159,14 @@ def fused_linear_sparse_forward_kl(
         ValueError: Shapes that do not fit, a number out of range, an unknown tail, `hard_weight` without labels.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jkd
-        >>> keys = jax.random.split(jax.random.key(0), 3)
-        >>> hidden, head = jax.random.normal(keys[0], (6, 4)), jax.random.normal(keys[1], (4, 9))
-        >>> log_probs, ids = jax.lax.top_k(jax.nn.log_softmax(jax.random.normal(keys[2], (6, 9))), 3)
-        >>> plain = jkd.losses.sparse_forward_kl(hidden @ head, ids, log_probs, tail="bucket")
-        >>> fused = fused_linear_sparse_forward_kl(hidden, head, ids, log_probs, tail="bucket", chunk_size=4)
-        >>> bool(jnp.allclose(fused, jnp.mean(plain)))
+        >>> import jax, jkd, numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> hidden, head, logits = (rng.standard_normal(shape, "float32") for shape in ((6, 4), (4, 9), (6, 9)))
+        >>> log_probs, ids = jax.lax.top_k(jax.nn.log_softmax(logits), 3)
+        >>> plain = jax.jit(jkd.losses.sparse_forward_kl, static_argnames="tail")
+        >>> fused = jax.jit(fused_linear_sparse_forward_kl, static_argnames=("tail", "chunk_size"))
+        >>> wanted = plain(hidden @ head, ids, log_probs, tail="bucket").mean()
+        >>> np.allclose(fused(hidden, head, ids, log_probs, tail="bucket", chunk_size=4), wanted)
         True
 
     Reference:

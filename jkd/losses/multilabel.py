@@ -111,9 +111,9 @@ def partial_softmax_kl(
         ValueError: Shapes that do not fit.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> student, teacher = jnp.array([1.0, 2.0, 3.0]), jnp.array([3.0, 2.0, 1.0])
-        >>> print(f"{partial_softmax_kl(student, teacher, jnp.array([1, 0, 0])):.4f}")
+        >>> print(f"{jax.jit(partial_softmax_kl)(student, teacher, jnp.array([1, 0, 0])):.4f}")
         1.1504
 
     Reference:
@@ -152,9 +152,9 @@ def class_aware_embedding(
         ValueError: Shapes that do not fit.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> points = jnp.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])[:, None]
-        >>> print(f"{class_aware_embedding(points[:, :, ::-1] ** 2, points, jnp.ones((3, 1))):.4f}")
+        >>> import jax, numpy as np
+        >>> points = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])[:, None]
+        >>> print(f"{jax.jit(class_aware_embedding)(points[:, :, ::-1] ** 2, points, np.ones((3, 1))):.4f}")
         0.0262
 
     Reference:
@@ -185,9 +185,9 @@ def instance_aware_embedding(
         ValueError: Shapes that do not fit.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> points = jnp.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])[None]
-        >>> print(f"{instance_aware_embedding(points[:, :, ::-1] ** 2, points, jnp.ones((1, 3))):.4f}")
+        >>> import jax, numpy as np
+        >>> points = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])[None]
+        >>> print(f"{jax.jit(instance_aware_embedding)(points[:, :, ::-1] ** 2, points, np.ones((1, 3))):.4f}")
         0.0262
 
     Reference:

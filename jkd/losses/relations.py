@@ -39,9 +39,9 @@ def rkd_distance(
         ValueError: Embeddings that are not `[B, D]` of one B, `where` that is not `[B]`.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> points = jnp.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
-        >>> print(f"{rkd_distance(points, 7 * points):.4f}")
+        >>> import jax, numpy as np
+        >>> points = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+        >>> print(f"{jax.jit(rkd_distance)(points, 7 * points):.4f}")
         0.0000
 
     Reference:
@@ -75,10 +75,10 @@ def rkd_angle(
         ValueError: Embeddings that are not `[B, D]` of one B, `where` that is not `[B]`.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> points = jnp.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
-        >>> turned = jnp.stack([points[:, 1], -points[:, 0]], axis=1)
-        >>> print(f"{rkd_angle(points, turned):.4f}")
+        >>> import jax, numpy as np
+        >>> points = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+        >>> turned = np.stack([points[:, 1], -points[:, 0]], axis=1)
+        >>> print(f"{jax.jit(rkd_angle)(points, turned):.4f}")
         0.0000
 
     Reference:
@@ -118,9 +118,9 @@ def rkd(
         ValueError: Embeddings that are not `[B, D]` of one B, `where` that is not `[B]`, a negative weight.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> points = jnp.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
-        >>> print(f"{rkd(points, 7 * points):.4f}")
+        >>> import jax, numpy as np
+        >>> points = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+        >>> print(f"{jax.jit(rkd)(points, 7 * points):.4f}")
         0.0000
 
     Reference:

@@ -49,7 +49,7 @@ def kdsvd(
     Example:
         >>> import jax
         >>> maps = [jax.random.normal(jax.random.key(i), (2, 4, 4, 3)) for i in range(2)]
-        >>> print(f"{kdsvd(maps, maps):.4f}")
+        >>> print(f"{jax.jit(kdsvd)(maps, maps):.4f}")
         0.0000
 
     Reference:

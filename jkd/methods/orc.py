@@ -47,7 +47,7 @@ def assign_roles(losses: Array, *, num_temporary: int = 1, pivot: int = 0) -> Ar
       ValueError: for numbers out of range.
 
     Example:
-      >>> assign_roles(jnp.array([0.1, 0.9, 0.5, 0.7])).tolist()
+      >>> jax.jit(assign_roles)(jnp.array([0.1, 0.9, 0.5, 0.7])).tolist()
       [True, False, True, False]
     """
     _check.rank("losses", losses, "n")
@@ -84,7 +84,8 @@ def feedback_indices(
 
     Example:
       >>> wrong = jnp.array([[False, True, False], [False, True, True]])
-      >>> sorted(set(feedback_indices(jax.random.key(0), wrong, batch_size=30).tolist()))
+      >>> draw = jax.jit(feedback_indices, static_argnames="batch_size")
+      >>> sorted(set(draw(jax.random.key(0), wrong, batch_size=30).tolist()))
       [1, 2]
     """
     _check.positive_integer("batch_size", batch_size)

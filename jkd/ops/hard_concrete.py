@@ -71,7 +71,7 @@ def hard_concrete_sample(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> print(hard_concrete_sample(jax.random.key(0), jnp.array([-20.0, 20.0])))
+        >>> print(jax.jit(hard_concrete_sample)(jax.random.key(0), jnp.array([-20.0, 20.0])))
         [0. 1.]
 
     Reference:
@@ -137,8 +137,8 @@ def hard_concrete_mask(log_alpha: Array, *, temperature: float = 2 / 3, magic: f
         ValueError: numbers out of range.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> [f"{z:.3f}" for z in hard_concrete_mask(jnp.array([-4.0, 4.0, 0.0]))]
+        >>> import jax, jax.numpy as jnp
+        >>> [f"{z:.3f}" for z in jax.jit(hard_concrete_mask)(jnp.array([-4.0, 4.0, 0.0])).tolist()]
         ['0.000', '0.992', '0.500']
 
     Reference:
@@ -178,8 +178,9 @@ def transformer_expected_size(
         ValueError: Shapes that do not fit.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> expected, full = transformer_expected_size(10 * jnp.ones(8), 10 * jnp.ones((2, 2)), 10 * jnp.ones((2, 16)))
+        >>> import jax, numpy as np
+        >>> sizes = jax.jit(transformer_expected_size)
+        >>> expected, full = sizes(10 * np.ones(8), 10 * np.ones((2, 2)), 10 * np.ones((2, 16)))
         >>> print(f"{expected:.0f} of {full:.0f}")
         1088 of 1136
 
@@ -223,8 +224,9 @@ def transformer_expected_sparsity(hidden_log_alpha: Array, head_log_alpha: Array
         ValueError: Shapes that do not fit.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> print(f"{transformer_expected_sparsity(-10 * jnp.ones(8), jnp.ones((2, 2)), jnp.ones((2, 16))):.2f}")
+        >>> import jax, numpy as np
+        >>> sparsity = jax.jit(transformer_expected_sparsity)
+        >>> print(f"{sparsity(-10 * np.ones(8), np.ones((2, 2)), np.ones((2, 16))):.2f}")
         1.00
 
     Reference:

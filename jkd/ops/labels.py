@@ -117,9 +117,9 @@ def calibrate_soft_labels(
         ValueError: Shapes that do not fit, a number outside [0, 1], an unknown `confidence`.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> probs = jnp.array([[0.99, 0.01], [0.6, 0.4], [0.1, 0.9]])
-        >>> targets, keep = calibrate_soft_labels(probs, jnp.array([0, 1, 1]), middle=0.7)
+        >>> targets, keep = jax.jit(calibrate_soft_labels)(probs, jnp.array([0, 1, 1]), middle=0.7)
         >>> print(targets[1], keep)
         [0.1 0.9] [False  True  True]
 

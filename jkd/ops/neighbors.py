@@ -30,8 +30,9 @@ def neighbor_votes(
         ValueError: Shapes that differ, `topk` below 1.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> found, votes = neighbor_votes(jnp.array([[3, 5], [5, 7]]), jnp.array([[0.5, 0.25], [0.5, 0.25]]), topk=2)
+        >>> import jax, jax.numpy as jnp
+        >>> near, similar = jnp.array([[3, 5], [5, 7]]), jnp.array([[0.5, 0.25], [0.5, 0.25]])
+        >>> found, votes = jax.jit(neighbor_votes, static_argnames="topk")(near, similar, topk=2)
         >>> print(found, votes)
         [5 3] [0.75 0.5 ]
 
@@ -86,12 +87,13 @@ def adaptive_neighbors(
         ValueError: Shapes that differ, numbers out of range.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> near, similar = jnp.array([[3, 5], [3, 5]]), jnp.array([[0.9, 0.8], [0.9, 0.8]])
-        >>> found, chance = adaptive_neighbors(near, similar, 3, topk=2, temperature=0.1)
+        >>> neighbors = jax.jit(adaptive_neighbors, static_argnames="topk")
+        >>> found, chance = neighbors(near, similar, 3, topk=2, temperature=0.1)
         >>> print(found, chance.round(1))
         [3 5] [0.7 0.3]
-        >>> print(*adaptive_neighbors(near, similar, 5, topk=2))
+        >>> print(*neighbors(near, similar, 5, topk=2))
         [5 5] [1. 0.]
 
     Reference:
@@ -134,9 +136,10 @@ def adaptive_neighbor_distribution(
         ValueError: Shapes that differ, numbers out of range.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> near, similar = jnp.array([[0, 2], [0, 1]]), jnp.array([[0.9, 0.8], [0.9, 0.8]])
-        >>> print(adaptive_neighbor_distribution(near, similar, 1, num_examples=3))
+        >>> distribution = jax.jit(adaptive_neighbor_distribution, static_argnames="num_examples")
+        >>> print(distribution(near, similar, 1, num_examples=3))
         [0. 1. 0.]
 
     Reference:
