@@ -40,8 +40,11 @@ def define_flags() -> None:
     flags.DEFINE_bool("debug", False, "Show tracebacks.")
 
 
-CHAIN, STEPS_A_BREAK = 5, 24
-"""How often a run is broken before it may end, and how long it is for each time: longer than it then lives."""
+CHAIN = 5
+"""How often a run is broken before it may end."""
+
+STEPS_A_BREAK = 24
+"""Steps of a run for each of its breaks: more than it lives until one."""
 
 MARK = "trust.json"
 """What tells a folder of earlier trials, which may be emptied, from any other."""
@@ -82,6 +85,7 @@ class Trials(NamedTuple):
 
 
 SMOKE = Trials(kills=2, stops=1, damages=1, ways=1, moves=1)
+"""What `--smoke` tries."""
 
 
 def run(workdir: str, trials: Trials, *, seed: int, progress: bool = True) -> list[Row]:

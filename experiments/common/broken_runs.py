@@ -44,6 +44,8 @@ KINDS = {
 """What breaks a run: how its process then ends, and what it then says."""
 PRELOAD = [__name__]
 """Modules that the server imports before the first child is forked; more may be added until then."""
+STEPS_UNTIL_STRUCK = 4
+"""Steps that a run takes at most while a signal is on its way, however fast the machine."""
 
 
 class Break(NamedTuple):
@@ -126,14 +128,16 @@ def breaking(placement: train.Placement, how: Break, workdir: Path | None = None
 
     def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
         advance = placement.compile(step)
-        calls, struck = itertools.count(1), False
+        calls, struck = itertools.count(1), 0
+        coming: threading.Timer | None = None
 
         def step_and_break(carry: Any, teacher: Any, batch: Any) -> Any:
-            nonlocal struck
-            carry = advance(carry, teacher, batch)
-            if next(calls) >= how.after and not struck and (how.kind != _FULL_IN_A_LINE or _line_is_due(carry)):
-                struck = True
-                _strike(how, workdir, carry)
+            nonlocal struck, coming
+            carry, call = advance(carry, teacher, batch), next(calls)
+            if not struck and call >= how.after and (how.kind != _FULL_IN_A_LINE or _line_is_due(carry)):
+                struck, coming = call, _strike(how, workdir, carry)
+            elif coming is not None and call == struck + STEPS_UNTIL_STRUCK:
+                coming.join()
             return carry
 
         return step_and_break
@@ -242,20 +246,22 @@ def _line_is_due(carry: Any) -> bool:
     return taken % small_run.LOG_EVERY == 0 and taken % small_run.CHECKPOINT_EVERY != 0
 
 
-def _strike(how: Break, workdir: Path | None, carry: Any) -> None:
-    """Breaks this process now or a little later."""
+def _strike(how: Break, workdir: Path | None, carry: Any) -> threading.Timer | None:
+    """Breaks this process now or a little later, when what it returns has run."""
     if how.kind == "exception in a step":
         raise RuntimeError("broken on purpose")
     if how.kind.startswith("disk full") and workdir is not None:
         if how.kind == _FULL_IN_A_LINE:
             _let_saving_end(workdir, int(carry.state.inner.step))
         _fill_disk(workdir, lines=how.kind == _FULL_IN_A_LINE)
-        return
+        return None
     signum = signal.SIGTERM if how.kind == "two signals" else signal.Signals[how.kind]
     if how.kind == "two signals":
         os.kill(os.getpid(), signum)
         os.kill(os.getpid(), signum)
-    threading.Timer(how.delay, os.kill, (os.getpid(), signum)).start()
+    coming = threading.Timer(how.delay, os.kill, (os.getpid(), signum))
+    coming.start()
+    return coming
 
 
 def _fill_disk(workdir: Path, *, lines: bool) -> None:

@@ -11,7 +11,7 @@ from experiments.common import broken_runs, small_run, spread_runs
 from jkd import train
 from jkd.train.checkpoint import flatten
 
-STEPS = 168  # more than the breaks let a run come to
+STEPS = 192  # more than the breaks let a run come to, but for once in ten thousand draws
 KILLS = 21
 
 
@@ -32,6 +32,15 @@ def test_a_run_that_is_killed_again_and_again_is_the_unbroken_run_to_the_bit(unb
     workdir = unbroken.parent / "broken"  # beside the other, whose compilations it reuses
     broken_runs.survive(workdir, breaks, steps=STEPS, told=print)
     assert broken_runs.differences(workdir, unbroken) == []
+
+
+def test_a_late_signal_finds_the_run_where_it_was_struck():
+    """Otherwise a fast machine would come to the run's end before it is broken."""
+    distiller, teacher = small_run.plain()
+    placement = broken_runs.breaking(train.jit_placement(jax.devices()[:1]), broken_runs.Break("SIGTERM", 2, 0.5))
+    with pytest.raises(train.Interrupted) as stop:
+        train.fit(distiller, teacher, small_run.PaddedBatches(), steps=10_000, placement=placement, progress=False)
+    assert 2 <= stop.value.step <= 2 + broken_runs.STEPS_UNTIL_STRUCK + 1  # the step in which it comes
 
 
 def test_the_run_has_all_there_is_to_lose(unbroken):
